@@ -1,0 +1,1 @@
+"""LIFT-GS at scale: jobs, corpora and (later) elastic training on Ray."""
