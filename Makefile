@@ -1,0 +1,43 @@
+# Every target sets up what it needs on a fresh machine: Python >= 3.11 and make are all it takes.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# A venv on PATH, since jobs are executable YAML whose first line asks for `python`.
+RUN    := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-all lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed  ## .venv with everything for a laptop and for the tests
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: install  ## label the embedded corpus on a local Ray cluster, through `ray job submit`
+	@$(RUN) sh scripts/demo.sh
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, types and every test but the slow ones
+	$(RUN) $(BIN)/python -m pytest -m 'not slow'
+
+test-slow: install  ## only the slow tests: twenty kills, a real vLLM engine
+	$(RUN) $(BIN)/python -m pytest -m slow
+
+test-all: test test-slow  ## everything
+
+bench: install  ## all benchmarks; each alone is `python -m benchmarks.NAME`
+	$(RUN) $(BIN)/python -m benchmarks
+
+clean:  ## remove the virtual environment and caches, keep corpora
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
