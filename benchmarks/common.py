@@ -1,0 +1,91 @@
+"""What every benchmark shares: a row, the table, `--json`, and how to time fairly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        case: what was measured.
+        ours: our figure.
+        peer: the peer's figure, or None where there is only a bound.
+        peer_name: what the peer is.
+        ratio: over 1 is in our favour.
+        bound: a required or physical limit in the same unit, or None.
+        unit: of `ours`, `peer` and `bound`.
+    """
+
+    case: str
+    ours: float
+    peer: float | None
+    peer_name: str
+    ratio: float | None
+    bound: float | None
+    unit: str
+
+
+def rate_row(case: str, ours: float, peer: float, peer_name: str, unit: str, bound: float | None = None) -> Row:
+    """A figure of which more is better."""
+    return Row(case, ours, peer, peer_name, ours / peer, bound, unit)
+
+
+def cost_row(case: str, ours: float, peer: float, peer_name: str, unit: str, bound: float | None = None) -> Row:
+    """A figure of which less is better."""
+    return Row(case, ours, peer, peer_name, peer / ours, bound, unit)
+
+
+def interleaved_seconds(repeats: int, *calls: Callable[[], object]) -> list[float]:
+    """Median seconds of each call; they take turns, so that a drifting machine hurts all alike. One warm-up each."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for turn in range(repeats + 1):
+        for call, seconds in zip(calls, samples, strict=True):
+            start = time.perf_counter()
+            call()
+            if turn:
+                seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds) for seconds in samples]
+
+
+def main(measure: Callable[[], Iterable[Row]], description: str) -> None:
+    """Run a benchmark from the command line: a table, or one JSON object with `--json`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="one object {'rows': [...]} instead of a table")
+    arguments = parser.parse_args()
+    rows = list(measure())
+    if arguments.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+    else:
+        show(rows, description)
+
+
+def show(rows: Iterable[Row], title: str) -> None:
+    """Print the table."""
+    table = Table(title=title, title_justify="left")
+    for column in ("case", "ours", "peer", "ratio", "bound"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for row in rows:
+        peer = "" if row.peer is None else f"{_short(row.peer)} {row.unit} ({row.peer_name})"
+        table.add_row(
+            row.case,
+            f"{_short(row.ours)} {row.unit}",
+            peer,
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if row.bound is None else f"{_short(row.bound)} {row.unit}",
+        )
+    Console(width=140).print(table)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
