@@ -7,21 +7,14 @@ index i is row i - 1 of the table, and every row owns at least one pixel.
 
 from __future__ import annotations
 
-import io
-import json
-import math
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int64, UInt16
-from numpy.lib import format as npy
-from PIL import Image
 from scipy import ndimage
 
+from liftgs import codecs
 from liftgs.scene import BadInput
 
 MAX_SEGMENTS = np.iinfo(np.uint16).max
@@ -190,7 +183,7 @@ def segment_areas(semantics: UInt16[np.ndarray, "h w"]) -> Int64[np.ndarray, " s
 def encode_segments(semantics: UInt16[np.ndarray, "h w"]) -> bytes:
     """A 16-bit grey PNG, as PIL or cv2 (IMREAD_UNCHANGED) read it."""
     _check_semantics(semantics)
-    return encode_png16(semantics)
+    return codecs.encode_png16(semantics)
 
 
 def decode_segments(data: bytes, uri: str) -> UInt16[np.ndarray, "h w"]:
@@ -199,8 +192,8 @@ def decode_segments(data: bytes, uri: str) -> UInt16[np.ndarray, "h w"]:
     Raises:
         BadInput: not a 16-bit grey PNG, truncated, or with gaps in its indices.
     """
-    semantics = decode_png16(data, uri)
-    with bad_values(uri):
+    semantics = codecs.decode_png16(data, uri)
+    with codecs.bad_values(uri):
         _check_semantics(semantics)
     return semantics
 
@@ -212,7 +205,7 @@ def encode_embeds(embeds: Float16[np.ndarray, "s f"]) -> bytes:
         ValueError: another dtype or shape, or rows that are not of unit length.
     """
     _check_embeds(embeds)
-    return encode_npy(embeds)
+    return codecs.encode_npy(embeds)
 
 
 def decode_embeds(data: bytes, uri: str) -> Float16[np.ndarray, "s f"]:
@@ -221,15 +214,15 @@ def decode_embeds(data: bytes, uri: str) -> Float16[np.ndarray, "s f"]:
     Raises:
         BadInput: not such a file.
     """
-    embeds = decode_npy(data, uri)
-    with bad_values(uri):
+    embeds = codecs.decode_npy(data, uri)
+    with codecs.bad_values(uri):
         _check_embeds(embeds)
     return embeds
 
 
 def encode_captions(captions: Sequence[str]) -> bytes:
     """A JSON list of strings. ASCII only, so that any string a captioner returns survives."""
-    return json.dumps(list(captions)).encode("ascii")
+    return codecs.encode_json(list(captions))
 
 
 def decode_captions(data: bytes, uri: str) -> tuple[str, ...]:
@@ -238,7 +231,7 @@ def decode_captions(data: bytes, uri: str) -> tuple[str, ...]:
     Raises:
         BadInput: not a JSON list of strings.
     """
-    captions = decode_json(data, uri)
+    captions = codecs.decode_json(data, uri)
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise BadInput(uri, "captions are not a JSON list of strings")
     return tuple(captions)
@@ -259,95 +252,5 @@ def decode_segment_map(segments: bytes, embeds: bytes | None, captions: bytes | 
     semantics = decode_segments(segments, uri)
     table = None if embeds is None else decode_embeds(embeds, uri)
     phrases = None if captions is None else decode_captions(captions, uri)
-    with bad_values(uri):
+    with codecs.bad_values(uri):
         return SegmentMap(semantics, table, phrases)
-
-
-# ---- the bytes of arrays, images and JSON, for this module and `sample`
-
-#: what Pillow raises for broken files, beside its own error
-_IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
-@contextmanager
-def bad_values(uri: str) -> Iterator[None]:
-    """Turn a ValueError about a decoded thing into BadInput, which names the file."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except ValueError as error:
-        raise BadInput(uri, str(error)) from error
-
-
-def encode_png16(image: UInt16[np.ndarray, "h w"]) -> bytes:
-    """A 16-bit grey PNG; the same bytes for the same image (no time, no text)."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def decode_png16(data: bytes, uri: str) -> UInt16[np.ndarray, "h w"]:
-    """The inverse of `encode_png16`.
-
-    Raises:
-        BadInput: not a whole 16-bit grey PNG.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            mode = image.mode
-            pixels = np.asarray(image)
-    except _IMAGE_ERRORS as error:
-        raise BadInput(uri, f"not a readable PNG ({error}); {len(data)} bytes") from error
-    if not mode.startswith("I;16") or pixels.ndim != 2:
-        raise BadInput(uri, f"PNG of mode {mode}, not 16-bit grey")
-    return pixels.astype(np.uint16)
-
-
-def encode_npy(array: np.ndarray) -> bytes:
-    """A .npy file in C order; never pickled."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def decode_npy(data: bytes, uri: str) -> np.ndarray:
-    """The inverse of `encode_npy`.
-
-    Raises:
-        BadInput: not a whole .npy file, or one that holds pickled objects.
-    """
-    stream = io.BytesIO(data)
-    try:
-        version = npy.read_magic(stream)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(stream)
-    except Exception as error:  # the parser of a damaged header raises nearly anything
-        raise BadInput(uri, f"not a readable .npy file ({error}); {len(data)} bytes") from error
-    values = data[stream.tell() :]
-    if dtype.hasobject or len(values) != math.prod(shape) * dtype.itemsize:  # before anything of that size is made
-        raise BadInput(uri, f".npy file of {dtype} {shape} holds {len(values)} bytes of values")
-    with bad_values(uri):  # negative sizes, dtypes without size
-        return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C").copy()
-
-
-def decode_json(data: bytes, uri: str) -> object:
-    """What a JSON file holds.
-
-    Raises:
-        BadInput: not UTF-8 JSON.
-    """
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(uri, f"not readable JSON ({error}); {len(data)} bytes") from error

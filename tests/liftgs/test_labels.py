@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from liftgs import labels
+from liftgs import codecs, labels
 from liftgs.labels import SegmentMap, paint
 from liftgs.scene import BadInput
 
@@ -155,8 +155,8 @@ def _png(image: Image.Image) -> bytes:
     [
         b"",
         b"not a png",
-        labels.encode_png16(np.ones((64, 64), np.uint16))[:-30],
-        labels.encode_png16(np.full((4, 4), 3, np.uint16)),  # gaps
+        codecs.encode_png16(np.ones((64, 64), np.uint16))[:-30],
+        codecs.encode_png16(np.full((4, 4), 3, np.uint16)),  # gaps
         _png(Image.new("L", (4, 4))),
         _png(Image.new("RGB", (4, 4))),
     ],
