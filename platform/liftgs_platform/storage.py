@@ -36,7 +36,7 @@ _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 class StorageError(OSError):
-    """An operation that failed for good: one sentence with the URI and the cause. What is missing is FileNotFoundError."""
+    """An operation failed for good: one sentence with the URI and the cause. (A missing file: FileNotFoundError.)"""
 
 
 def read_bytes(uri: str, start: int = 0, size: int | None = None) -> bytes:
