@@ -1,0 +1,1 @@
+"""2D teachers: photos -> masks (SAM), embeddings (CLIP) and captions."""

@@ -1,0 +1,1 @@
+"""How the small teachers that ship with the package are trained. Plain functions; knows nothing of jobs."""
