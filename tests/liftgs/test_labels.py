@@ -139,7 +139,7 @@ def test_rows_must_fit_the_segments() -> None:
     with pytest.raises(ValueError, match="no pixel has index 1 of 2"):
         SegmentMap(np.array([[0, 2]], np.uint16))
     with pytest.raises(ValueError, match="uint16"):
-        SegmentMap(semantics.astype(np.int64))  # type: ignore[arg-type]
+        SegmentMap(semantics.astype(np.int64))
     with pytest.raises(ValueError, match="norm"):
         labels.encode_embeds(np.full((1, 4), np.nan, np.float16))
 
