@@ -1,0 +1,116 @@
+"""Captions from vLLM in this process. vLLM is imported when the captioner is made, never before.
+
+vLLM pins a torch of its own, so this runs where `CaptionConfig.python` points (see `liftgs_platform.vllm_env`), and
+this module and what it imports need nothing that such an environment lacks.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from liftgs.teachers.caption_prompted import BadAnswer, PromptedCaptioner, Question, canary_jpeg
+from liftgs.teachers.captions import CaptionConfig, CaptionerUnavailable
+
+#: Prompts handed to the engine at a time: enough to keep it full, few enough to hold their images in memory.
+PROMPTS_PER_CALL = 256
+
+Conversation = list[dict[str, Any]]
+
+
+class VllmCaptioner(PromptedCaptioner):
+    """One vLLM engine. An engine that dies is started again once per call; a prompt that it rejects costs its frame."""
+
+    def __init__(self, config: CaptionConfig):
+        """Loads the model, which takes from half a minute to many.
+
+        Raises:
+            CaptionerUnavailable: vLLM is not installed here, or the engine does not start with this model.
+        """
+        super().__init__(config)
+        self._start()
+
+    def close(self) -> None:
+        """Stop the engine and its processes."""
+        self._stop()
+
+    def _start(self) -> None:
+        try:
+            import vllm  # noqa: PLC0415
+        except ImportError as error:
+            raise CaptionerUnavailable(
+                f"vLLM cannot be imported here ({error}); make an environment with "
+                "`python -m liftgs_platform.vllm_env PATH` and set caption.python=PATH/bin/python"
+            ) from error
+        engine = {"limit_mm_per_prompt": {"image": 1}, **self._config.engine}
+        try:
+            llm = vllm.LLM(model=self._config.model, **engine)
+        except Exception as error:  # anything from a missing file to a full GPU
+            raise CaptionerUnavailable(
+                f"vLLM does not start with caption.model={self._config.model}: {error}"
+            ) from error
+        self._engine = llm
+        # Not left to the garbage collector: the engine's processes and its GPU memory outlive a forgotten object.
+        self._stop = weakref.finalize(self, llm.llm_engine.engine_core.shutdown)
+
+    def _answer(self, questions: Sequence[Question]) -> list[str | BadAnswer]:
+        answers: list[str | BadAnswer] = []
+        for start in range(0, len(questions), PROMPTS_PER_CALL):
+            answers += self._answer_batch(questions[start : start + PROMPTS_PER_CALL])
+        return answers
+
+    def _answer_batch(self, questions: Sequence[Question]) -> list[str | BadAnswer]:
+        recalled = [self._recall(question) for question in questions]
+        new = [(key, jpeg) for key, jpeg, known in recalled if known is None]
+        fresh = self._captions(new)
+        return [known if known is not None else next(fresh) for _, _, known in recalled]
+
+    def _captions(self, new: list[tuple[str, bytes]]) -> Iterator[str | BadAnswer]:
+        replies = self._chat([self._messages(jpeg) for _, jpeg in new]) if new else []
+        for (key, _), reply in zip(new, replies, strict=True):
+            try:
+                yield reply if isinstance(reply, BadAnswer) else self._keep(key, reply)
+            except BadAnswer as error:
+                yield error
+
+    def _chat(self, conversations: list[Conversation]) -> list[str | BadAnswer]:
+        from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
+
+        try:
+            return self._chat_or_split(conversations)
+        except EngineDeadError:
+            self._stop()
+            self._start()
+        try:
+            return self._chat_or_split(conversations)
+        except EngineDeadError as error:
+            raise CaptionerUnavailable(
+                f"vLLM died twice on the same prompts with model {self._config.model}"
+            ) from error
+
+    def _chat_or_split(self, conversations: list[Conversation]) -> list[str | BadAnswer]:
+        """All at once; if vLLM rejects the batch, which it does as a whole, one by one to find the prompt at fault."""
+        from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
+
+        try:
+            return list(self._generate(conversations))
+        except EngineDeadError:
+            raise
+        except Exception as error:  # vLLM has no common class for what is wrong with a prompt
+            if len(conversations) > 1:
+                return [self._chat_or_split([one])[0] for one in conversations]
+            self._check_plain_image(error)
+            return [BadAnswer(f"vLLM rejects the prompt: {error}")]
+
+    def _check_plain_image(self, error: Exception) -> None:
+        try:
+            self._generate([self._messages(canary_jpeg())])
+        except Exception:
+            raise CaptionerUnavailable(f"vLLM with caption.model={self._config.model}: {error}") from error
+
+    def _generate(self, conversations: list[Conversation]) -> list[str]:
+        from vllm import SamplingParams  # noqa: PLC0415
+
+        outputs = self._engine.chat(conversations, SamplingParams(**self._config.parameters), use_tqdm=False)
+        return [output.outputs[0].text for output in outputs]
