@@ -1,0 +1,112 @@
+"""Scans on disk or in object stores -> scenes. One module per format; every fault of the data is a BadInput.
+
+Any fsspec URL works: a path, `s3://bucket/scan`, `memory://...`. Credentials and endpoints come from the environment.
+Frames are read one at a time; nothing but index files and listings is held.
+"""
+
+from __future__ import annotations
+
+from liftgs.readers.colmap import ColmapScene
+from liftgs.readers.files import Folder
+from liftgs.readers.folder import FolderScene
+from liftgs.readers.nerfstudio import NerfstudioScene
+from liftgs.readers.options import DEFAULT_OPTIONS, FORMATS, ReaderOptions
+from liftgs.readers.tum import TumScene
+from liftgs.scene import BadInput, Scene
+
+__all__ = ["FORMATS", "ReaderOptions", "list_scenes", "open_scene"]
+
+_PROCEDURAL = "procedural:"
+_LOOKED_FOR = (
+    "transforms.json (nerfstudio); rgb.txt, depth.txt and groundtruth.txt (TUM); *.pose.txt or color/ and pose/ "
+    "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP)"
+)
+
+
+def open_scene(uri: str, options: ReaderOptions = DEFAULT_OPTIONS) -> Scene:
+    """The scene at `uri`, as `list_scenes` names it. Reads listings only (none at all if `options.format` is given).
+
+    Opening is cheap but not free on object stores: keep the scene for as long as you read from it.
+
+    Raises:
+        BadInput: there is no such folder, or no known format in it.
+    """
+    if _is_procedural(uri, options):
+        from liftgs import procedural  # noqa: PLC0415  rooms are built on import's heels; most sources need none
+
+        return procedural.open_scene(uri)
+    folder = Folder(uri)
+    if options.format != "auto":
+        return _build(options.format, folder, options)
+    entries = folder.entries()
+    found = _detect(folder, entries)
+    if found is None:
+        raise BadInput(uri, f"no known scene format; looked for {_LOOKED_FOR}")
+    return _build(found, folder, options)
+
+
+def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[str]:
+    """URIs of the scenes of a source, in stable order.
+
+    A source is a scene, a folder whose sub-folders are scenes (others in it are passed over), or `procedural:`.
+
+    Raises:
+        BadInput: there is no such folder, or no scene in it.
+    """
+    if _is_procedural(source, options):
+        from liftgs import procedural  # noqa: PLC0415  as above
+
+        return list(procedural.list_scenes(source))
+    folder = Folder(source)
+    entries = folder.entries()
+    if _matches(folder, entries, options.format):
+        return [folder.uri]
+    scenes = []
+    for name, is_folder in entries.items():
+        if is_folder and not name.startswith("."):
+            child = folder.child(name)
+            if _matches(child, child.entries(), options.format):
+                scenes.append(child.uri)
+    if not scenes:
+        raise BadInput(source, f"no known scene format in it or in its sub-folders; looked for {_LOOKED_FOR}")
+    return scenes
+
+
+def _is_procedural(uri: str, options: ReaderOptions) -> bool:
+    return uri.startswith(_PROCEDURAL) or options.format == "procedural"
+
+
+def _matches(folder: Folder, entries: dict[str, bool], wanted: str) -> bool:
+    found = _detect(folder, entries) if wanted == "auto" else wanted if _is(wanted, folder, entries) else None
+    return found is not None
+
+
+def _detect(folder: Folder, entries: dict[str, bool]) -> str | None:
+    """The most specific marker first: a nerfstudio folder often holds the COLMAP model that it was made from."""
+    return next((name for name in ("nerfstudio", "tum", "folder", "colmap") if _is(name, folder, entries)), None)
+
+
+def _is(name: str, folder: Folder, entries: dict[str, bool]) -> bool:
+    match name:
+        case "nerfstudio":
+            return NerfstudioScene.recognises(entries)
+        case "tum":
+            return TumScene.recognises(entries)
+        case "folder":
+            return FolderScene.recognises(entries)
+        case "colmap":
+            return ColmapScene.find(folder, entries) is not None
+    raise ValueError(f"unknown format {name!r}")
+
+
+def _build(name: str, folder: Folder, options: ReaderOptions) -> Scene:
+    match name:
+        case "nerfstudio":
+            return NerfstudioScene(folder, options)
+        case "tum":
+            return TumScene(folder, options)
+        case "folder":
+            return FolderScene(folder, options)
+        case "colmap":
+            return ColmapScene(folder, options)
+    raise ValueError(f"unknown format {name!r}")

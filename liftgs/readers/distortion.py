@@ -1,0 +1,142 @@
+"""Radial-tangential lens distortion, and how to take it out of photos and depth maps. Knows nothing of formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float, Float32, Shaped, UInt8
+from scipy import ndimage
+
+from liftgs.readers.cameras import pinhole
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """The Brown-Conrady model, as OpenCV and COLMAP's OPENCV, RADIAL and SIMPLE_RADIAL define it.
+
+    (x, y) on the plane z = 1, r^2 = x^2 + y^2, is seen at
+        x (1 + k1 r^2 + k2 r^4 + k3 r^6) + 2 p1 x y + p2 (r^2 + 2 x^2)
+        y (1 + k1 r^2 + k2 r^4 + k3 r^6) + p1 (r^2 + 2 y^2) + 2 p2 x y
+    """
+
+    k1: float = 0.0
+    k2: float = 0.0
+    k3: float = 0.0
+    p1: float = 0.0
+    p2: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether there is any distortion."""
+        return any(astuple(self))
+
+    def distort(
+        self, x: Float[np.ndarray, "*s"], y: Float[np.ndarray, "*s"]
+    ) -> tuple[Float[np.ndarray, "*s"], Float[np.ndarray, "*s"]]:
+        """Ideal -> distorted coordinates on the plane z = 1."""
+        r2 = x * x + y * y
+        radial = 1 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3))
+        return (
+            x * radial + 2 * self.p1 * x * y + self.p2 * (r2 + 2 * x * x),
+            y * radial + self.p1 * (r2 + 2 * y * y) + 2 * self.p2 * x * y,
+        )
+
+
+NO_DISTORTION = Distortion()
+
+
+def ideal_intrinsics(
+    K: Float[np.ndarray, "3 3"], distortion: Distortion, size: tuple[int, int]
+) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics of the undistorted image, of the same size and centre.
+
+    The focal lengths are those of `K`, or as little larger as it takes for every pixel to come from inside the
+    distorted image: the undistorted one has no empty border.
+
+    Raises:
+        ValueError: the model folds over within the image, or leaves most of it empty; it does not fit the lens.
+    """
+    width, height = size
+    fits = _zooms_that_fit(K, distortion, size)
+    if not fits(2.0):
+        raise ValueError(f"lens distortion {astuple(distortion)} does not fit a {width}x{height} image")
+    low, high = 1.0, 2.0
+    if not fits(low):
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        low = high
+    return pinhole(K[0, 0] * low, K[1, 1] * low, K[0, 2], K[1, 2])
+
+
+def undistort_photo(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    K: Float[np.ndarray, "3 3"],
+    distortion: Distortion,
+    ideal: Float[np.ndarray, "3 3"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo as a pinhole camera `ideal` would have taken it; bilinear."""
+    rows, columns = _source_pixels(_key(K), distortion, _key(ideal), rgb.shape[:2])
+    channels = [
+        ndimage.map_coordinates(rgb[..., c].astype(np.float32), (rows, columns), order=1, mode="nearest")
+        for c in range(3)
+    ]
+    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+
+
+def undistort_depth(
+    depth: Float32[np.ndarray, "h w"],
+    K: Float[np.ndarray, "3 3"],
+    distortion: Distortion,
+    ideal: Float[np.ndarray, "3 3"],
+) -> Float32[np.ndarray, "h w"]:
+    """The depth map as seen by `ideal`; the nearest pixel, since a mean of two depths is neither.
+
+    Also moves a depth map between two pinhole cameras at one place (`distortion` = none). Pixels from outside are 0.
+    """
+    rows, columns = _source_pixels(_key(K), distortion, _key(ideal), depth.shape)
+    row, column = np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64)
+    inside = (row >= 0) & (row < depth.shape[0]) & (column >= 0) & (column < depth.shape[1])
+    return np.where(inside, depth[row.clip(0, depth.shape[0] - 1), column.clip(0, depth.shape[1] - 1)], np.float32(0))
+
+
+def _zooms_that_fit(
+    K: Float[np.ndarray, "3 3"], distortion: Distortion, size: tuple[int, int]
+) -> Callable[[float], bool]:
+    """A predicate over focal-length factors: does every border pixel of the ideal image come from inside `size`?"""
+    width, height = size
+    s = np.linspace(0, 1, 65)
+    u = np.concatenate([s * width, s * width, 0 * s, 0 * s + width])
+    v = np.concatenate([0 * s, 0 * s + height, s * height, s * height])
+    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+
+    def fits(zoom: float) -> bool:
+        reach = np.hypot(x, y).max() / zoom
+        r = np.linspace(0, reach, 257)
+        if (np.diff(distortion.distort(r, 0 * r)[0]) <= 0).any():
+            return False
+        xd, yd = distortion.distort(x / zoom, y / zoom)
+        ud, vd = xd * K[0, 0] + K[0, 2], yd * K[1, 1] + K[1, 2]
+        slack = 1e-6 * max(size)
+        return bool(min(ud.min(), vd.min()) >= -slack and ud.max() <= width + slack and vd.max() <= height + slack)
+
+    return fits
+
+
+@lru_cache(maxsize=2)  # all frames of a scene share one photo map and one depth map
+def _source_pixels(
+    K: tuple[float, ...], distortion: Distortion, ideal: tuple[float, ...], shape: tuple[int, int]
+) -> tuple[Shaped[np.ndarray, "h w"], Shaped[np.ndarray, "h w"]]:
+    """Array index (row, column), fractional, in the distorted image of each pixel of the ideal one."""
+    fx, fy, cx, cy = ideal
+    x = (np.arange(shape[1]) + 0.5 - cx) / fx
+    y = (np.arange(shape[0]) + 0.5 - cy) / fy
+    xd, yd = distortion.distort(*np.meshgrid(x, y))
+    fx, fy, cx, cy = K
+    return (yd * fy + cy - 0.5).astype(np.float32), (xd * fx + cx - 0.5).astype(np.float32)
+
+
+def _key(K: Float[np.ndarray, "3 3"]) -> tuple[float, float, float, float]:
+    return float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])

@@ -1,0 +1,137 @@
+"""A scene's folder, anywhere fsspec reaches. Knows nothing of formats; turns missing files into BadInput."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import IO
+
+import fsspec
+
+from liftgs.scene import BadInput
+
+
+class Folder:
+    """A local or remote folder that is listed and read, never written.
+
+    Errors of the network or of the machine pass through as they are; they say nothing about the data.
+    """
+
+    def __init__(self, uri: str):
+        self.uri = uri.rstrip("/") or uri
+        # Listings are not cached: a worker that lives through a thousand scenes would keep them all.
+        self._fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        self._root = path.rstrip("/") or path
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, fit for a WebDataset key; unique among the folders beside it."""
+        return safe_name(posixpath.basename(self._root) or "scene")
+
+    def child(self, name: str) -> Folder:
+        """A folder below."""
+        return Folder(self.uri_of(name))
+
+    def uri_of(self, relative: str) -> str:
+        """URI of a file or folder below."""
+        return f"{self.uri.rstrip('/')}/{relative}"
+
+    def entries(self, relative: str = "") -> dict[str, bool]:
+        """Names directly in the folder (or in one below), sorted, with whether each is a folder.
+
+        Raises:
+            BadInput: no such folder, or no permission to list it.
+        """
+        path = self._path(relative) if relative else self._root
+        uri = self.uri_of(relative) if relative else self.uri
+        try:
+            listing = self._fs.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadInput(uri, "there is no such folder") from None
+        except PermissionError as fault:
+            raise BadInput(uri, f"no permission to list it ({fault})") from None
+        found = {}
+        for entry in listing:
+            entry_path = entry["name"].rstrip("/")
+            if entry_path.strip("/") != path.strip(
+                "/"
+            ):  # object stores list a folder's own marker, files list themselves
+                found[posixpath.basename(entry_path)] = entry["type"] == "directory"
+        return dict(sorted(found.items()))
+
+    def has(self, relative: str) -> bool:
+        """Whether the file or folder exists."""
+        return bool(self._fs.exists(self._path(relative)))
+
+    def read(self, relative: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            BadInput: missing, empty or unreadable.
+        """
+        uri = self.uri_of(relative)
+        try:
+            data = self._fs.cat_file(self._path(relative))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise BadInput(uri, "the file is missing") from None
+        except PermissionError as fault:
+            raise BadInput(uri, f"no permission to read it ({fault})") from None
+        if not data:
+            raise BadInput(uri, "the file is empty (0 bytes)")
+        return bytes(data)
+
+    def text(self, relative: str) -> str:
+        """The content of a text file.
+
+        Raises:
+            BadInput: missing, empty or not text.
+        """
+        try:
+            return self.read(relative).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise BadInput(self.uri_of(relative), "not a text file (UTF-8)") from None
+
+    def open(self, relative: str) -> IO[bytes]:
+        """The file as a stream, for files too large to hold.
+
+        Raises:
+            BadInput: missing.
+        """
+        try:
+            return self._fs.open(self._path(relative), "rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise BadInput(self.uri_of(relative), "the file is missing") from None
+
+    def _path(self, relative: str) -> str:
+        return f"{self._root.rstrip('/')}/{relative}"
+
+
+def inside(folder: Folder, relative: str, mentioned_in: str) -> str:
+    """The path of a file that an index file names, if it lies in the scene's folder.
+
+    Raises:
+        BadInput: absolute, or above the folder; foreign data does not choose what else is read from the machine.
+    """
+    path = posixpath.normpath(relative.replace("\\", "/"))
+    if path.startswith(("/", "..")) or ":" in path or path == ".":
+        raise BadInput(
+            folder.uri_of(mentioned_in), f"names {relative!r}, which is not a path inside the scene's folder"
+        )
+    return path
+
+
+def safe_name(name: str) -> str:
+    """`name` with only letters, digits, "_" and "-"; different names stay different."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sorted with numbers by value: "2" before "10"."""
+    return sorted(names, key=lambda name: ([(int(p), "") if p.isdigit() else (-1, p) for p in _runs(name)], name))
+
+
+def _runs(name: str) -> list[str]:
+    return [run for run in re.split(r"([0-9]+)", name) if run]

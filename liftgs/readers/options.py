@@ -1,0 +1,42 @@
+"""What a person may tell the readers about a source that the source does not say itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMATS = ("auto", "folder", "tum", "nerfstudio", "colmap", "procedural")
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How to read a source.
+
+    Attributes:
+        format: "auto" looks at the listing; else one of "folder" (7-Scenes or OpenMask3D layout), "tum",
+            "nerfstudio", "colmap", "procedural".
+        depth_units_per_m: depth image units in a metre. By default 1000 (millimetres), 5000 for TUM; Replica in the
+            OpenMask3D layout has 6553.5, Taskonomy 512.
+        metres_per_unit: length of the world's unit, for sources whose scale is arbitrary (COLMAP, nerfstudio); applied
+            to poses and point clouds, not to depth.
+        intrinsics: (fx, fy, cx, cy) in pixels of the photo, +0.5 convention; used instead of the source's own
+            intrinsics ("folder" and "tum" only), and assumed free of distortion.
+        max_time_difference_s: TUM: photo, depth and pose belong together if no farther apart. The 0.02 s of the
+            benchmark's own `associate.py`.
+    """
+
+    format: str = "auto"
+    depth_units_per_m: float | None = None
+    metres_per_unit: float = 1.0
+    intrinsics: tuple[float, float, float, float] | None = None
+    max_time_difference_s: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"unknown format {self.format!r}; choose one of {', '.join(FORMATS)}")
+        if self.depth_units_per_m is not None and not self.depth_units_per_m > 0:
+            raise ValueError(f"depth_units_per_m must be positive, not {self.depth_units_per_m}")
+        if not self.metres_per_unit > 0:
+            raise ValueError(f"metres_per_unit must be positive, not {self.metres_per_unit}")
+
+
+DEFAULT_OPTIONS = ReaderOptions()

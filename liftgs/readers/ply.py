@@ -1,0 +1,115 @@
+"""The vertices of a PLY file, coloured. ASCII and binary; reads the vertex element only."""
+
+from __future__ import annotations
+
+import io
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+from liftgs.readers.files import Folder
+from liftgs.scene import BadInput, PointCloud
+
+_TYPES = {
+    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
+    **{"float": "f4", "double": "f8"},
+    **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
+    **{"float32": "f4", "float64": "f8"},
+}
+_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_MAX_HEADER_LINES = 1000
+_MAX_VERTICES = 200_000_000
+
+_Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.void]]"
+
+
+def read_ply(folder: Folder, path: str) -> PointCloud:
+    """The vertices, in the file's own unit; those with a coordinate that is not finite are left out.
+
+    Raises:
+        BadInput: missing, truncated, not a PLY whose first element is `vertex`, or vertices without position or colour.
+    """
+    uri = folder.uri_of(path)
+    with folder.open(path) as stream:
+        order, count, fields = _parse_header(_header_lines(stream, uri), uri)
+        if order == "=":
+            vertices = _ascii_rows(stream, count, fields, uri)
+        else:
+            row = np.dtype([(name, order + kind) for name, kind in fields.items()])
+            data = stream.read(count * row.itemsize)
+            if len(data) < count * row.itemsize:
+                raise BadInput(uri, f"truncated: holds {len(data) // row.itemsize} of {count} vertices")
+            vertices = np.frombuffer(data, row, count)
+    return _cloud(vertices, uri)
+
+
+def _header_lines(stream: IO[bytes], uri: str) -> list[list[str]]:
+    """The words of each line between "ply" and "end_header", comments left out."""
+    if stream.readline(16).strip() != b"ply":
+        raise BadInput(uri, "not a PLY file")
+    lines: list[list[str]] = []
+    for _ in range(_MAX_HEADER_LINES):
+        words = stream.readline(4096).decode("ascii", "replace").split()
+        if words == ["end_header"]:
+            return lines
+        if words and words[0] not in ("comment", "obj_info"):
+            lines.append(words)
+    raise BadInput(uri, "the PLY header does not end")
+
+
+def _parse_header(lines: list[list[str]], uri: str) -> tuple[str, int, dict[str, str]]:
+    """Byte order, number of vertices, and name -> type of their properties."""
+    order, element, count = "", "", 0
+    fields: dict[str, str] = {}
+    for words in lines:
+        match words:
+            case ["format", name, _] if name in _ORDERS:
+                order = _ORDERS[name]
+            case ["element", "vertex", number] if not element and number.isdigit():
+                element, count = "vertex", int(number)
+            case ["element", name, _]:
+                if not element:
+                    raise BadInput(uri, f"the first element of the PLY file is {name!r}, not vertex")
+                element = name
+            case ["property", kind, name] if element == "vertex" and kind in _TYPES:
+                fields[name] = _TYPES[kind]
+            case ["property", *_] if element != "vertex":
+                pass
+            case _:
+                raise BadInput(uri, f"PLY header line {' '.join(words)[:60]!r} is not supported")
+    if not order or not fields:
+        raise BadInput(uri, "the PLY header has no format or no vertex property")
+    if count > _MAX_VERTICES:
+        raise BadInput(uri, f"claims {count} vertices; thin it to fewer than {_MAX_VERTICES}")
+    return order, count, fields
+
+
+def _ascii_rows(stream: IO[bytes], count: int, fields: dict[str, str], uri: str) -> _Rows:
+    text = io.TextIOWrapper(stream, "ascii", errors="replace")
+    table = np.zeros((0, len(fields)))
+    try:
+        if count:
+            table = np.loadtxt(text, np.float64, max_rows=count, ndmin=2, comments=None)
+    except ValueError as fault:
+        raise BadInput(uri, f"vertices are not rows of {len(fields)} numbers ({fault})") from None
+    if table.shape != (count, len(fields)):
+        raise BadInput(uri, f"holds {table.shape[0]} rows of {table.shape[1]} numbers, not {count} of {len(fields)}")
+    vertices = np.empty(count, list(fields.items()))
+    with np.errstate(invalid="ignore"):  # nonsense in an integer column is nonsense still
+        for column, name in zip(table.T, fields, strict=True):
+            vertices[name] = column
+    return vertices
+
+
+def _cloud(vertices: _Rows, uri: str) -> PointCloud:
+    names = vertices.dtype.names or ()
+    colour = next((c for c in _COLOURS if set(c) <= set(names)), None)
+    if not {"x", "y", "z"} <= set(names) or colour is None:
+        raise BadInput(uri, f"vertices have {', '.join(names)}; needed are x, y, z and red, green, blue")
+    xyz = np.stack([vertices[axis].astype(np.float32) for axis in "xyz"], 1)
+    rgb = np.stack([vertices[channel] for channel in colour], 1)
+    if rgb.dtype.kind == "f":  # then colours are in [0, 1]
+        rgb = np.rint(np.nan_to_num(rgb).clip(0, 1) * 255)
+    finite = np.isfinite(xyz).all(1)
+    return PointCloud(xyz[finite], rgb[finite].astype(np.uint8))
