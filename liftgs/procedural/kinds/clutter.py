@@ -206,3 +206,14 @@ def cardboard_box(k: Kit) -> None:
             k.box((s * (w / 2 + 0.055), 0, h + 0.055), (0.02, d, 0.16), card, "cardboard", turn("y", s * 48))
     k.box((-w * 0.2, -d / 2 - 0.002, h * 0.55), (w * 0.3, 0.006, h * 0.3), PAPER, "paper")
     k.surface(0, 0, h + 0.01, w - 0.1, d - 0.1)
+
+
+@kind("ceiling lamp", (*BRIGHT, "white", "black"), ["metal"])
+def ceiling_lamp(k: Kit) -> None:
+    """A bell-shaped shade with a bulb on a cord, its lowest point at z = 0."""
+    r, h = k.vary(0.22, 0.28), k.vary(0.2, 0.26)
+    k.rod((0, 0, h / 2 + 0.03), r, h, top=0.3)
+    k.rod((0, 0, 0.03), r * 1.02, 0.035)
+    k.ball((0, 0, 0.035), (r * 0.75, r * 0.75, 0.035), (0.9, 0.85, 0.7), "plain", emission=1.0)
+    k.rod((0, 0, h + 0.2), 0.018, 0.4, DARK)
+    k.rod((0, 0, h + 0.38), 0.06, 0.04, DARK)

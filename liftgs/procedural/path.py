@@ -1,0 +1,170 @@
+"""Where the camera walks: a hand-held tour through the free space of a room that looks at its furniture."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.ndimage import distance_transform_edt, label
+
+from liftgs.procedural.room import Room
+from liftgs.scene import Camera
+
+#: Free distance that the camera keeps from furniture and walls, metres.
+CLEARANCE_M = 0.35
+_CELL_M = 0.08
+_STOPS = 6  # the tour has a planned view at each stop; with six views, these are the views
+
+
+@dataclass(frozen=True, eq=False)
+class FreeSpace:
+    """Where a person with a camera can be: a grid of cells of `cell_m`, and each cell's distance to the next obstacle."""
+
+    cell_m: float
+    distance_m: Float64[np.ndarray, "x y"]
+
+    def cells(self, clearance_m: float) -> Float64[np.ndarray, "n 2"]:
+        """Centres of the cells of the largest connected free region, metres."""
+        regions, count = label(self.distance_m >= clearance_m)
+        if count == 0:
+            return np.empty((0, 2))
+        largest = 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
+        return (np.argwhere(regions == largest) + 0.5) * self.cell_m
+
+
+def free_space(room: Room, low_m: float, high_m: float) -> FreeSpace:
+    """Free floor: nothing between the heights `low_m` and `high_m` stands there."""
+    shape = [int(np.ceil(extent / _CELL_M)) for extent in room.size[:2]]
+    free = np.ones(shape, bool)
+    for thing in room.objects:
+        if thing.is_structure:
+            continue
+        for part in thing.parts:
+            low, high = part.bounds()
+            if high[2] < low_m or low[2] > high_m:
+                continue
+            x0, y0 = np.maximum(np.floor(low[:2] / _CELL_M).astype(int), 0)
+            x1, y1 = np.ceil(high[:2] / _CELL_M).astype(int)
+            free[x0:x1, y0:y1] = False
+    padded = np.pad(free, 1)  # walls
+    return FreeSpace(_CELL_M, distance_transform_edt(padded)[1:-1, 1:-1] * _CELL_M)
+
+
+def cameras(room: Room, views: int, width: int, height: int) -> list[Camera]:
+    """Cameras along the tour: a pure function of the room's name and these arguments.
+
+    Args:
+        room: what to look at.
+        views: how many, evenly spaced along the tour; more views make it denser, not longer.
+        width: of the image, pixels.
+        height: of the image, pixels.
+    """
+    rng = np.random.default_rng([room.seed, zlib.crc32(room.kind.encode()), room.index, 1])
+    fov = np.radians(rng.uniform(70, 75))
+    focal = width / 2 / np.tan(fov / 2)
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    stops, yaws, pitches = _plan(room, float(fov), rng)
+    wobble = rng.uniform(0, 2 * np.pi, 6)
+    poses = []
+    for s in np.linspace(0, 1, views) if views > 1 else [0.5]:
+        poses.append(_pose(float(s), stops, yaws, pitches, wobble, rng_free=room))
+    return [Camera(K, pose, width, height) for pose in poses]
+
+
+def _pose(
+    s: float, stops: np.ndarray, yaws: np.ndarray, pitches: np.ndarray, wobble: np.ndarray, rng_free: Room
+) -> Float64[np.ndarray, "4 4"]:
+    knots = np.linspace(0, 1, len(stops))
+    eye = PchipInterpolator(knots, stops)(s)
+    yaw, pitch = CubicSpline(knots, yaws)(s), PchipInterpolator(knots, pitches)(s)
+    # A hand: slow swaying of a few degrees and centimetres, in incommensurate rhythms.
+    sway = np.sin(2 * np.pi * np.array([3.1, 4.3, 5.7, 2.3, 3.7, 4.9]) * s + wobble)
+    roll = np.radians(1.8) * sway[0] + np.radians(0.8) * sway[1]
+    pitch = pitch + np.radians(1.0) * sway[2]
+    yaw = yaw + np.radians(1.2) * sway[3]
+    eye = eye + np.array([0.0, 0.0, 0.03 * sway[4]])
+    forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
+    right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+    down = np.cross(forward, right)
+    pose = np.eye(4)
+    pose[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
+    pose[:3, 1] = -np.sin(roll) * right + np.cos(roll) * down
+    pose[:3, 2] = forward
+    pose[:3, 3] = eye
+    return pose
+
+
+def _plan(room: Room, fov: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Stops of the tour, and the yaw and pitch at each, radians."""
+    eye_height = float(rng.uniform(1.42, 1.6))
+    cells = np.empty((0, 2))
+    # Walk on free floor if there is enough of it; else lean over whatever is lower than the camera.
+    for low in (0.1, 0.6, 1.0, eye_height - 0.25):
+        for clearance in (CLEARANCE_M + 0.15, CLEARANCE_M):
+            found = free_space(room, low, eye_height + 0.3).cells(clearance)
+            if len(found) > len(cells):
+                cells = found
+            if len(cells) * _CELL_M**2 > 0.16 * room.size[0] * room.size[1]:
+                break
+        else:
+            continue
+        break
+    stops = _tour(cells, rng)
+    targets = _targets(room)
+    yaws, pitches = [], []
+    seen = np.zeros(len(targets[0]))
+    for stop in stops:
+        yaw, pitch, gain = _best_view(np.append(stop, eye_height), targets, seen, fov, rng)
+        yaws.append(yaw)
+        pitches.append(pitch)
+        seen = seen + gain
+    heights = eye_height + rng.uniform(-0.04, 0.04, len(stops))
+    return np.column_stack([stops, heights]), np.unwrap(yaws), np.asarray(pitches)
+
+
+def _tour(cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Stops spread over the free cells (farthest points), in order round their middle."""
+    chosen = [cells[int(rng.integers(len(cells)))]]
+    for _ in range(_STOPS - 1):
+        distance = np.min([((cells - c) ** 2).sum(1) for c in chosen], 0)
+        chosen.append(cells[int(np.argmax(distance))])
+    stops = np.array(chosen)
+    middle = stops.mean(0)
+    angle = np.arctan2(*(stops - middle).T[::-1])
+    order = np.argsort(angle)
+    return np.roll(stops[order], int(rng.integers(_STOPS)), axis=0)
+
+
+def _targets(room: Room) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and radius of everything worth looking at."""
+    things = [o for o in room.objects if not o.is_structure and o.kind != "ceiling lamp"]
+    centre = np.array([o.centre for o in things])
+    size = np.array([np.subtract(o.box_max, o.box_min) for o in things])
+    return centre, np.sqrt((size**2).sum(1)) / 2
+
+
+def _best_view(
+    eye: np.ndarray, targets: tuple[np.ndarray, np.ndarray], seen: np.ndarray, fov: float, rng: np.random.Generator
+) -> tuple[float, float, np.ndarray]:
+    """The direction that shows most of what has not been seen well: yaw, pitch, and how well it shows each target."""
+    centre, radius = targets
+    offset = centre - eye
+    distance = np.linalg.norm(offset, axis=1)
+    # How large a thing looks, saturating at a quarter of the image; far too near is no good either.
+    looks = np.clip(2 * radius / np.maximum(distance, 0.3) / fov, 0, 0.8)
+    worth = np.minimum(looks / 0.25, 1.0) * np.where(looks > 0.75, 0.5, 1.0)
+    best: tuple[float, float, float, np.ndarray] | None = None
+    for yaw in np.arange(0, 2 * np.pi, np.pi / 12) + rng.uniform(0, np.pi / 12):
+        for pitch in np.radians((-32.0, -20.0, -9.0)) + rng.uniform(-0.05, 0.05):
+            forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
+            cosine = np.clip((offset @ forward) / np.maximum(distance, 1e-6), -1, 1)
+            inside = np.clip((fov / 2 - np.arccos(cosine)) / 0.2 + 0.5, 0, 1)
+            gain = inside * worth
+            score = float((gain / (1 + 2.5 * seen)).sum())
+            if best is None or score > best[0]:
+                best = (score, float(yaw), float(pitch), gain)
+    assert best is not None
+    return best[1], best[2], best[3]
