@@ -125,7 +125,7 @@ def reliable_depth(depth: Float32[np.ndarray, "h w"], config: CloudConfig) -> Bo
     Left out are: invalid pixels; depth outside [depth_min_m, depth_max_m]; flying pixels, which hang between a
     foreground and a background (along the row or the column one neighbour is nearer and the opposite one farther, each
     by a jump); and speckle, which hardly any neighbour supports. The border of a clean silhouette and a rod one pixel
-    thick stay, since their neighbours jump to the same side or support them.
+    thick stay: their neighbours on both sides jump the same way, and those along them support them.
     """
     valid = np.isfinite(depth) & (depth >= max(config.depth_min_m, 1e-6)) & (depth <= config.depth_max_m)
     # In log depth a relative step is a difference; unusable pixels become NaN, which compares false with everything.
