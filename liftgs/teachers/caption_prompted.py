@@ -56,6 +56,11 @@ class PromptedCaptioner(Captioner):
         self._config = config
         self._cache = CaptionCache(config.cache) if config.cache else None
 
+    @property
+    def revision(self) -> str:
+        """The model's name and a hash of what it is asked."""
+        return f"{self._config.model} prompt:{self._config.prompt_hash[:16]}"
+
     def __call__(
         self,
         rgb: UInt8[np.ndarray, "h w 3"],

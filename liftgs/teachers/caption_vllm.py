@@ -6,6 +6,7 @@ this module and what it imports need nothing that such an environment lacks.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ class VllmCaptioner(PromptedCaptioner):
         self._stop()
 
     def _start(self) -> None:
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # else vLLM reports each start to its makers
         try:
             import vllm  # noqa: PLC0415
         except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ import numpy as np
 from jaxtyping import Float16, Float32, UInt8, UInt16
 
 from liftgs.procedural.colours import COLOURS
-from liftgs.procedural.kinds import KINDS
+from liftgs.procedural.kinds import KINDS, STRUCTURE_KINDS
 from liftgs.teachers.captions import Captioner, EncodeText
 
 #: Words that are written with a vowel but spoken with a consonant, and the other way round.
-_SPOKEN_CONSONANT = re.compile(r"(uni(?!n|m)|us[aeu]|ut[ei]|uku|eu|one\b|once\b|ewe\b)", re.IGNORECASE)
+_SPOKEN_CONSONANT = re.compile(r"(uni(?!n|m)|us[aeu]|ut[ei]|uku|uri|eu|one\b|once\b|ewe\b)", re.IGNORECASE)
 _SILENT_H = re.compile(r"(hour|honest|honou?r|heir)", re.IGNORECASE)
 
 
@@ -54,6 +55,11 @@ class VocabularyCaptioner(Captioner):
         self._encode_text = encode_text
         self._kind_rows = self._encode(vocabulary.kinds)
         self._colour_rows = cache(self._encode_colours)
+
+    @property
+    def revision(self) -> str:
+        """A hash of the words."""
+        return f"vocabulary:{hashlib.sha256(repr(self._vocabulary).encode()).hexdigest()[:16]}"
 
     def __call__(
         self,
@@ -94,7 +100,7 @@ def load_vocabulary(name: str) -> Vocabulary:
         ValueError: no such file, or an empty one.
     """
     if name == "procedural":
-        return Vocabulary(KINDS, template="{}")  # the small CLIP has read no other texts
+        return Vocabulary(KINDS + STRUCTURE_KINDS, template="{}")  # the small CLIP has read no other texts
     if name == "indoor":
         text = resources.files("liftgs.teachers").joinpath("words/indoor_objects.txt").read_text("utf-8")
         return Vocabulary(_lines(text))

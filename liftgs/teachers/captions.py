@@ -6,11 +6,10 @@ Imports neither torch nor any model, so that it also loads in an environment mad
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float16, Float32, UInt8, UInt16
@@ -28,7 +27,7 @@ PAPER_PROMPT = (
     "no other text is needed."
 )
 
-CAPTIONERS = ("none", "vocabulary", "http", "vllm")
+CaptionerName = Literal["none", "vocabulary", "http", "vllm"]
 
 #: (photo uint8 [H,W,3], semantics uint16 [H,W], embeds float16 [S,F] or None), as `Captioner.__call__` takes them
 LabelledFrame = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -46,6 +45,10 @@ class CaptionerUnavailable(RuntimeError):
 
     Not the fault of a frame, so it must end the job instead of filling the quarantine; what was captioned is kept.
     """
+
+
+#: Marks what says where and how fast captions are made, not which: no part of a corpus's identity.
+_WHERE_ONLY = {"identity": False}
 
 
 def _default_parameters() -> dict[str, Any]:
@@ -80,25 +83,26 @@ class CaptionConfig:
         ValueError: an unknown captioner, or one whose settings are missing.
     """
 
-    captioner: str = "vocabulary"
+    captioner: CaptionerName = "vocabulary"
     vocabulary: str = "auto"
     model: str = ""
     prompt: str = PAPER_PROMPT
     parameters: dict[str, Any] = field(default_factory=_default_parameters)
     max_side_px: int = 1024
     max_chars: int = 200
-    cache: str | None = None
-    base_url: str = ""
-    api_key_env: str = ""
-    concurrency: int = 16
-    timeout_s: float = 120.0
-    give_up_after_s: float = 600.0
-    python: str = ""
-    engine: dict[str, Any] = field(default_factory=dict)
+    cache: str | None = field(default=None, metadata=_WHERE_ONLY)
+    base_url: str = field(default="", metadata=_WHERE_ONLY)
+    api_key_env: str = field(default="", metadata=_WHERE_ONLY)
+    concurrency: int = field(default=16, metadata=_WHERE_ONLY)
+    timeout_s: float = field(default=120.0, metadata=_WHERE_ONLY)
+    give_up_after_s: float = field(default=600.0, metadata=_WHERE_ONLY)
+    python: str = field(default="", metadata=_WHERE_ONLY)
+    engine: dict[str, Any] = field(default_factory=dict, metadata=_WHERE_ONLY)
 
     def __post_init__(self) -> None:
-        if self.captioner not in CAPTIONERS:
-            raise ValueError(f"caption.captioner={self.captioner!r} is none of {', '.join(CAPTIONERS)}")
+        names = get_args(CaptionerName)
+        if self.captioner not in names:
+            raise ValueError(f"caption.captioner={self.captioner!r} is none of {', '.join(names)}")
         if self.captioner in ("http", "vllm") and not self.model:
             raise ValueError(f"caption.captioner={self.captioner} needs caption.model, the name of the model to ask")
         if self.captioner == "http" and not self.base_url.startswith(("http://", "https://")):
@@ -111,23 +115,14 @@ class CaptionConfig:
         """Of the prompt's text."""
         return hashlib.sha256(self.prompt.encode()).hexdigest()
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the words of a caption, apart from where and how fast they are made; JSON types only."""
-        if self.captioner == "none":
-            return {"captioner": "none"}
-        if self.captioner == "vocabulary":
-            return {"captioner": "vocabulary", "vocabulary": self.vocabulary}
-        return {
-            "captioner": "vlm",  # the same model says the same whether served or in process
-            "model": self.model,
-            "prompt_sha256": self.prompt_hash,
-            "parameters": json.loads(json.dumps(self.parameters, sort_keys=True)),
-            "max_side_px": self.max_side_px,
-        }
-
 
 class Captioner(ABC):
     """Captions the segments of photos. Built by `build_captioner`, used from one thread, closed when done."""
+
+    @property
+    @abstractmethod
+    def revision(self) -> str:
+        """Which model, words or prompt the captions come from, for a corpus to record."""
 
     @abstractmethod
     def __call__(

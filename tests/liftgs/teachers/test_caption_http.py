@@ -273,7 +273,7 @@ def test_key_comes_from_the_environment_and_shows_up_nowhere_else(monkeypatch, c
         with pytest.raises(CaptionerUnavailable) as error:
             captions_of(server, api_key_env="SOME_VLM_KEY")
     assert server.headers[0]["Authorization"] == "Bearer s3cret"
-    assert "s3cret" not in repr(settings) + str(settings.identity()) + str(error.value) + caplog.text
+    assert "s3cret" not in repr(settings) + str(error.value) + caplog.text
     monkeypatch.delenv("SOME_VLM_KEY")
     with pytest.raises(CaptionerUnavailable, match="SOME_VLM_KEY"):
         captions_of(server, api_key_env="SOME_VLM_KEY")

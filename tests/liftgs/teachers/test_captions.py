@@ -81,12 +81,10 @@ def test_key_depends_on_all_that_decides_the_answer_and_on_nothing_else():
     assert question_key(vllm_config(parameters=reordered), image) == one
 
 
-def test_served_and_in_process_models_share_identity_and_cache():
+def test_served_and_in_process_models_share_a_cache():
     served = CaptionConfig(captioner="http", model="m", base_url="http://host/v1", concurrency=3)
-    assert served.identity() == vllm_config().identity()
     image = np.zeros((4, 4, 3), np.uint8)
     assert question_key(served, image) == question_key(vllm_config(), image)
-    assert "host" not in json.dumps(served.identity())
 
 
 @pytest.mark.parametrize(
