@@ -130,8 +130,9 @@ def safe_name(name: str) -> str:
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """Sorted with numbers by value: "2" before "10"."""
-    return sorted(names, key=lambda name: ([(int(p), "") if p.isdigit() else (-1, p) for p in _runs(name)], name))
 
+    def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+        runs = [run for run in re.split(r"([0-9]+)", name) if run]
+        return [(0, int(run), "") if run.isdecimal() else (1, 0, run) for run in runs], name
 
-def _runs(name: str) -> list[str]:
-    return [run for run in re.split(r"([0-9]+)", name) if run]
+    return sorted(names, key=key)

@@ -1,0 +1,106 @@
+"""Which format a folder is, which scenes a source has, and what they are called."""
+
+import fsspec
+import numpy as np
+import pytest
+from box_room import write_files
+from test_colmap import reconstruction, text
+from test_folder import openmask3d, seven_scenes
+from test_nerfstudio import files_of, meta
+from test_tum import sequence
+
+from liftgs.readers import ReaderOptions, list_scenes, open_scene
+from liftgs.readers.colmap import ColmapScene
+from liftgs.readers.files import natural_order, safe_name
+from liftgs.readers.folder import FolderScene
+from liftgs.readers.nerfstudio import NerfstudioScene
+from liftgs.readers.tum import TumScene
+from liftgs.scene import BadInput
+
+FORMATS = {
+    "seven": (seven_scenes, FolderScene),
+    "masks": (openmask3d, FolderScene),
+    "tum": (sequence, TumScene),
+    "studio": (lambda: files_of(meta()), NerfstudioScene),
+    "colmap": (lambda: reconstruction(text(count=10)), ColmapScene),
+}
+
+
+@pytest.fixture(params=["local", "object store"])
+def source(request, tmp_path):
+    """A folder with one scene of each format, a file and an empty folder."""
+    if request.param == "local":
+        for name, (files, _) in FORMATS.items():
+            write_files(tmp_path / name, files())
+        (tmp_path / "notes").mkdir()
+        (tmp_path / ".cache").mkdir()
+        (tmp_path / "readme.txt").write_text("hello")
+        yield str(tmp_path)
+    else:
+        store = fsspec.filesystem("memory")
+        for name, (files, _) in FORMATS.items():
+            for path, data in files().items():
+                store.pipe_file(f"/scans/{name}/{path}", data)
+        store.pipe_file("/scans/readme.txt", b"hello")
+        yield "memory://scans"
+        store.rm("/scans", recursive=True)
+
+
+def test_each_scene_of_a_source_is_found_and_recognised(source):
+    scenes = list_scenes(source)
+    assert scenes == [f"{source}/{name}" for name in sorted(FORMATS)]
+    for uri in scenes:
+        scene = open_scene(uri)
+        assert isinstance(scene, FORMATS[scene.name][1])
+        assert scene.uri == uri
+        assert list_scenes(uri) == [uri]
+        assert len(scene.frame_ids()) == 3
+        assert scene.load(scene.frame_ids()[0]).rgb.dtype == np.uint8
+
+
+def test_a_source_may_be_narrowed_to_one_format(source):
+    assert list_scenes(source, ReaderOptions(format="colmap")) == [f"{source}/colmap"]
+    assert isinstance(open_scene(f"{source}/colmap", ReaderOptions(format="folder")), FolderScene)
+
+
+def test_a_trailing_slash_changes_nothing(source):
+    assert list_scenes(source + "/") == list_scenes(source)
+    assert open_scene(f"{source}/tum/").name == "tum"
+
+
+def test_what_is_no_scene_is_told_what_was_looked_for(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    for ask in (open_scene, list_scenes):
+        with pytest.raises(BadInput, match=r"transforms\.json \(nerfstudio\).*sparse/0.*COLMAP") as caught:
+            ask(str(tmp_path))
+        assert caught.value.uri == str(tmp_path)
+        with pytest.raises(BadInput, match="no such folder"):
+            ask(str(tmp_path / "nowhere"))
+        with pytest.raises(BadInput):
+            ask(str(tmp_path / "photo.jpg"))
+
+
+def test_names_are_fit_for_keys_and_stay_different():
+    names = ["scene0000_00", "my kitchen", "my_kitchen", "my.kitchen", "küche", "кухня", "台所", "厨房"]
+    safe = [safe_name(name) for name in names]
+    assert safe[0] == "scene0000_00"
+    assert len(set(safe)) == len(names)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") for name in safe)
+    assert safe[1] == "my_kitchen-" + safe[1][-6:]
+
+
+def test_numbers_sort_by_value():
+    assert natural_order(["10", "2", "1"]) == ["1", "2", "10"]
+    assert natural_order(["b1", "a10", "a9", "a", "7"]) == ["7", "a", "a9", "a10", "b1"]
+    assert natural_order(["01", "1"]) == ["01", "1"]
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ValueError, match="unknown format 'scannet'; choose one of auto, folder"):
+        ReaderOptions(format="scannet")
+
+
+def test_a_frame_that_does_not_exist_is_bad_input(source):
+    for name in FORMATS:
+        with pytest.raises(BadInput, match="there is no"):
+            open_scene(f"{source}/{name}").load("nobody")
