@@ -21,8 +21,8 @@ MATERIAL_WORDS: dict[str, str] = {
     "ceramic": "ceramic",
 }
 
-#: Sentence patterns of each relation, the most usual first: {t} is what is described, {a} and {b} are its anchors.
-#: "it" always stands for the anchor mentioned last.
+#: Sentence patterns of each relation, the most usual first: {t} is what is described ("the red chair"; {i}: "a red
+#: chair"; {ts}: "chairs"), {a} and {b} are its anchors. "it" always stands for {a}.
 PATTERNS: dict[str, tuple[str, ...]] = {
     "": ("{t}",),
     "nearest": (
@@ -38,8 +38,8 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{t} farthest away from {a}",
         "{t} that is farthest away from {a}",
     ),
-    "between": ("{t} between {a} and {b}", "{t} that is between {a} and {b}", "between {a} and {b} there is {t}"),
-    "between two": ("{t} between {a}", "{t} that is between {a}", "between {a} there is {t}"),
+    "between": ("{t} between {a} and {b}", "{t} that is between {a} and {b}", "between {a} and {b} there is {i}"),
+    "between two": ("{t} between {a}", "{t} that is between {a}", "between {a} there is {i}"),
     "left": (
         "{t} to the left of {a} when facing it",
         "{t} left of {a} when you face it",
@@ -62,18 +62,38 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{t} right of {a} when looking from {b}",
         "seen from {b} {t} to the right of {a}",
     ),
-    "front": ("{t} in front of {a}", "{t} that is in front of {a}", "in front of {a} there is {t}"),
-    "on": ("{t} on {a}", "{t} that is on {a}", "{t} standing on {a}", "look at {a} and find {t} on it"),
+    "front": ("{t} in front of {a}", "{t} that is in front of {a}", "there is {i} in front of {a}"),
+    "on": (
+        "{t} on {a}",
+        "{t} that is on {a}",
+        "{t} standing on {a}",
+        "there is {i} on {a}",
+        "look at {a} and find {t} on it",
+    ),
     "above": ("{t} above {a}", "{t} that is above {a}", "look at {a} and find {t} above it"),
     "below": ("{t} below {a}", "{t} that is below {a}", "{t} beneath {a}"),
     "under": ("{t} under {a}", "{t} that is under {a}", "{t} underneath {a}"),
-    "next to": ("{t} next to {a}", "{t} beside {a}", "{t} that is next to {a}", "next to {a} there is {t}"),
-    "corner": ("{t} in the corner", "{t} in the corner of the room", "{t} that is in the corner"),
+    "next to": (
+        "{t} next to {a}",
+        "{t} beside {a}",
+        "{t} that is next to {a}",
+        "there is {i} next to {a}",
+        "next to {a} there is {i}",
+    ),
+    "corner": (
+        "{t} in the corner",
+        "{t} in the corner of the room",
+        "{t} that is in the corner",
+        "there is {i} in the corner",
+    ),
     "wall": ("{t} against the wall", "{t} that is against the wall"),
     "middle": ("{t} in the middle of the room", "{t} that is in the middle of the room"),
 }
 
 RELATIONS: tuple[str, ...] = tuple(name for name in PATTERNS if name)
+
+#: Relations whose anchor may itself be described by a relation: it comes last, so what follows belongs to it alone.
+NESTING: tuple[str, ...] = ("nearest", "farthest", "front", "on", "above", "below", "under", "next to")
 
 #: Anchors that each relation takes.
 ARITY: dict[str, int] = {name: sum(f"{{{slot}}}" in forms[0] for slot in "ab") for name, forms in PATTERNS.items()}
@@ -178,9 +198,9 @@ class _Writer:
             pattern = _CARRIERS[int(self.rng.integers(len(_CARRIERS)))].format(pattern)
         for literal, slot, _, _ in string.Formatter().parse(pattern):
             self.text += literal
-            if slot == "t":
+            if slot in ("t", "i"):
                 start = len(self.text)
-                self.text += self.noun_phrase(node)
+                self.text += self.noun_phrase(node) if slot == "t" else indefinite(str(node.noun))
                 self.spans[path] = (start, len(self.text))
             elif slot == "ts":
                 self.text += plural(node.noun.kind)
@@ -211,6 +231,11 @@ def sentence(description: Description, rng: np.random.Generator) -> Sentence:
     writer = _Writer(rng)
     writer.say(description)
     return Sentence(writer.text, tuple(writer.spans[path] for path in sorted(writer.spans)))
+
+
+def indefinite(phrase: str) -> str:
+    """With "a" or "an" before it."""
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
 def plural(kind: str) -> str:
@@ -265,7 +290,7 @@ def imagine(kinds: Sequence[Kind], rng: np.random.Generator, depth: int = 2) -> 
     if relation == "between two":
         two = kinds[int(rng.integers(len(kinds)))]
         return Description(noun, relation, (Description(Noun(two.name, _maybe(two.colours, 0.4, rng), count=2)),))
-    below = depth - 1 if rng.random() < 0.3 and ARITY[relation] == 1 else 0
+    below = depth - 1 if relation in NESTING and rng.random() < 0.3 else 0
     return Description(noun, relation, tuple(imagine(kinds, rng, below) for _ in range(ARITY[relation])))
 
 
