@@ -22,7 +22,7 @@ class CloudConfig:
     """How depth becomes a cloud.
 
     Attributes:
-        voxel_size_m: edge of a voxel. Paper (section 4): 5 cm, as does Locate 3D.
+        voxel_size_m: edge of a voxel. 5 cm in the paper and in Locate 3D's preprocessing.
         depth_min_m: nearer depth is dropped. Locate 3D's preprocessing keeps (0.1, 4.0) m.
         depth_max_m: farther depth is dropped. More than Locate 3D's 4 m, so that a room seen from its corner is whole;
             lower it to 4 for sensors whose noise grows with distance.
@@ -56,8 +56,9 @@ class ChunkingConfig:
     Attributes:
         frame_stride: every how many-th frame is a keyframe. 1 suits sources that are thinned already; Locate 3D takes
             30 for video at 30 Hz.
-        frames_per_chunk: most keyframes of a window. The paper's chunks are not specified; 6 views of 512x512 cover a
-            corner of a room at about 20 to 50 thousand voxels.
+        frames_per_chunk: most keyframes of a window. The paper cuts scenes into chunks but does not say how large; 6
+            keyframes give about 6 thousand voxels of a hand-held close-up and 30 to 60 thousand of a furnished room,
+            and the paper has about 50 thousand.
         overlap_frames: keyframes that neighbouring windows share. 0: every keyframe is labelled exactly once.
     """
 
@@ -94,16 +95,15 @@ def unproject(
     if mask is not None:
         valid &= mask
     pixel = np.flatnonzero(valid)
-    rows, columns = np.divmod(pixel, width)
-    z = depth.reshape(-1)[pixel].astype(np.float64)
-    # z * R K^-1 (u, v, 1) + t, one axis at a time: a few passes over memory, and no BLAS whose rounding varies.
+    z = np.where(valid, depth, 0).astype(np.float64)
+    # z * R K^-1 (u, v, 1) + t, one axis at a time: a ray is a sum of what its column and its row contribute.
     to_world = camera.cam_to_world[:3, :3] @ np.linalg.inv(camera.K)
-    along_columns = to_world[:, 0, None] * (np.arange(width) + 0.5)
-    along_rows = to_world[:, 1, None] * (np.arange(height) + 0.5) + to_world[:, 2, None]
+    of_column = to_world[:, 0, None] * (np.arange(width) + 0.5)
+    of_row = to_world[:, 1, None] * (np.arange(height) + 0.5) + to_world[:, 2, None]
     xyz = np.empty((len(pixel), 3), np.float32)
     for axis in range(3):
-        ray = along_columns[axis][columns] + along_rows[axis][rows]
-        xyz[:, axis] = ray * z + camera.cam_to_world[axis, 3]
+        ray = of_column[axis] + of_row[axis][:, None]
+        xyz[:, axis] = (ray * z + camera.cam_to_world[axis, 3])[valid]
     return xyz, pixel
 
 
@@ -112,9 +112,9 @@ def project(xyz: Float[np.ndarray, "n 3"], camera: Camera) -> tuple[Float[np.nda
 
     Points at or behind the camera plane get z <= 0 and meaningless (but finite or infinite, never raising) pixels.
     """
-    in_camera = xyz @ camera.world_to_cam[:3, :3].T + camera.world_to_cam[:3, 3]
-    z = in_camera[:, 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        in_camera = xyz @ camera.world_to_cam[:3, :3].T + camera.world_to_cam[:3, 3]
+        z = in_camera[:, 2]
         pixels = (in_camera @ camera.K[:2].T) / z[:, None]
     return pixels, z
 
@@ -374,11 +374,15 @@ def _photo_pixels(
 
 def _voxel_sums(cloud: PointCloud, voxel_size_m: float) -> _VoxelSums:
     point_keys = _voxel_keys(cloud.xyz, voxel_size_m)
-    keys, index = np.unique(point_keys, return_inverse=True)
+    # Neighbouring pixels mostly share a voxel: sorting runs of equal keys is several times faster than sorting points.
+    runs = np.flatnonzero(_starts(point_keys))
+    keys, index_of_run = np.unique(point_keys[runs], return_inverse=True)
+    index = np.repeat(index_of_run, _lengths(runs, len(cloud)))
     values = np.concatenate([cloud.xyz.T, cloud.rgb.T], dtype=np.float64)
     labels = None
     if cloud.instances is not None:
-        labels = _count_labels(point_keys, cloud.instances.astype(np.int64), np.ones(len(cloud), np.int64))
+        runs = np.flatnonzero(_starts(point_keys) | _starts(cloud.instances))
+        labels = _count_labels(point_keys[runs], cloud.instances[runs].astype(np.int64), _lengths(runs, len(cloud)))
     return _VoxelSums(keys, np.bincount(index, minlength=len(keys)), _sum_by(index, values, len(keys)), labels)
 
 
@@ -394,7 +398,7 @@ def _voxel_keys(xyz: Float32[np.ndarray, "n 3"], voxel_size_m: float) -> Int64[n
 def _sum_by(
     index: Int[np.ndarray, " n"], values: Float[np.ndarray, "c n"], groups: int
 ) -> Float[np.ndarray, "c groups"]:
-    """Sums each row of `values` per group. In float64 and in input order, hence the same bits on every machine."""
+    """Sums each row of `values` per group. In float64 and in input order."""
     return np.stack([np.bincount(index, row, groups) for row in values])
 
 
@@ -416,6 +420,11 @@ def _majority(keys: Int64[np.ndarray, " m"], labels: Int64[np.ndarray, "3 l"]) -
     winners = ids[order][_starts(label_keys[order])]
     assert len(winners) == len(keys)
     return winners.astype(np.int32)
+
+
+def _lengths(starts: Int64[np.ndarray, " r"], total: int) -> Int64[np.ndarray, " r"]:
+    """Length of each run, given where they begin."""
+    return np.diff(np.append(starts, total))
 
 
 def _starts(values: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

@@ -32,7 +32,7 @@ def open_scene(uri: str, options: ReaderOptions = DEFAULT_OPTIONS) -> Scene:
         BadInput: there is no such folder, or no known format in it.
     """
     if _is_procedural(uri, options):
-        from liftgs import procedural  # noqa: PLC0415  rooms are built on import's heels; most sources need none
+        from liftgs import procedural  # noqa: PLC0415  most sources do without it
 
         return procedural.open_scene(uri)
     folder = Folder(uri)

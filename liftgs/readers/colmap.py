@@ -145,9 +145,10 @@ class ColmapScene(Scene):
     def _cloud(self) -> PointCloud:
         points = chain.from_iterable(self._parse("points3D", _points_bin, _points_txt))
         table = np.fromiter(points, np.float64).reshape(-1, 6)
-        table = table[np.isfinite(table).all(1)]
-        xyz = table[:, :3] * self._options.metres_per_unit
-        return PointCloud(xyz.astype(np.float32), table[:, 3:].clip(0, 255).astype(np.uint8))
+        with np.errstate(over="ignore"):
+            xyz = (table[:, :3] * self._options.metres_per_unit).astype(np.float32)
+        finite = np.isfinite(xyz).all(1) & np.isfinite(table).all(1)
+        return PointCloud(xyz[finite], table[finite, 3:].clip(0, 255).astype(np.uint8))
 
     def _parse(self, part: str, binary: _Parser[T], text: _Parser[T]) -> Iterator[T]:
         """The items of one of the three files; whatever is wrong with it becomes BadInput."""

@@ -82,6 +82,18 @@ class Folder:
             raise BadInput(uri, "the file is empty (0 bytes)")
         return bytes(data)
 
+    def head(self, relative: str, size: int) -> bytes:
+        """The first bytes of a file, in one request.
+
+        Raises:
+            BadInput: missing, empty or unreadable.
+        """
+        try:
+            data = self._fs.cat_file(self._path(relative), start=0, end=size)
+        except OSError:  # object stores refuse a range of an empty file; for what else it may be, see `read`
+            data = b""
+        return bytes(data) or self.read(relative)
+
     def text(self, relative: str) -> str:
         """The content of a text file.
 

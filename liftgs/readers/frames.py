@@ -89,12 +89,11 @@ def common_size(folder: Folder, photos: Sequence[str]) -> tuple[int, int] | None
 
 
 def _header_size(folder: Folder, path: str) -> tuple[int, int]:
-    with folder.open(path) as stream:
-        head = stream.read(_HEADER_BYTES)
-        try:
-            return image_size(head, folder.uri_of(path))
-        except BadInput:
-            return image_size(head + stream.read(), folder.uri_of(path))
+    uri = folder.uri_of(path)
+    try:
+        return image_size(folder.head(path, _HEADER_BYTES), uri)
+    except BadInput:
+        return image_size(folder.read(path), uri)
 
 
 def _load_depth(folder: Folder, files: FrameFiles, size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:

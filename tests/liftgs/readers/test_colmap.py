@@ -174,6 +174,28 @@ def test_a_broken_text_file_is_bad_input(tmp_path, part):
         scene.cloud() if part == "points3D" else scene.load(scene.frame_ids()[0])
 
 
+def test_damaged_binary_files_raise_nothing_but_bad_input(tmp_path):
+    """Random damage either parses or is a BadInput; no length field makes the reader run away."""
+    rng = np.random.default_rng(2)
+    files = reconstruction(binary(count=30))
+    write_files(tmp_path, files)
+    for part in ("cameras", "images", "points3D"):
+        whole = files[f"sparse/0/{part}.bin"]
+        for _ in range(60):
+            data = bytearray(whole)
+            for position in rng.integers(0, min(len(data), 200), 3):
+                data[position] = rng.integers(256)
+            (tmp_path / f"sparse/0/{part}.bin").write_bytes(bytes(data))
+            scene = open_scene(str(tmp_path))
+            try:
+                scene.cloud()
+                for frame_id in scene.frame_ids():
+                    scene.load(frame_id)
+            except BadInput:
+                continue
+        (tmp_path / f"sparse/0/{part}.bin").write_bytes(whole)
+
+
 def test_a_missing_photo_costs_its_frame(tmp_path):
     files = reconstruction(text(count=50))
     del files[f"images/{IDS[1]}"]

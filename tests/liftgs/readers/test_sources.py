@@ -9,6 +9,7 @@ from test_folder import openmask3d, seven_scenes
 from test_nerfstudio import files_of, meta
 from test_tum import sequence
 
+from liftgs.geometry import load_chunk, plan_chunks
 from liftgs.readers import ReaderOptions, list_scenes, open_scene
 from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import natural_order, safe_name
@@ -66,6 +67,21 @@ def test_a_source_may_be_narrowed_to_one_format(source):
 def test_a_trailing_slash_changes_nothing(source):
     assert list_scenes(source + "/") == list_scenes(source)
     assert open_scene(f"{source}/tum/").name == "tum"
+
+
+def test_procedural_rooms_are_a_source_like_any_other():
+    scenes = list_scenes("procedural:apartments?scenes=2&views=3&width=64&height=48")
+    assert len(scenes) == 2
+    scene = open_scene(scenes[1])
+    assert scene.uri == scenes[1]
+    [chunk] = plan_chunks(scene)
+    loaded = load_chunk(scene, chunk)
+    assert loaded.failures == []
+    assert loaded.gravity == "z-up"
+    assert loaded.cloud.instances is not None
+    assert {i.id for i in loaded.labels.instances} <= set(loaded.cloud.instances.tolist())
+    with pytest.raises(BadInput, match="no procedural corpus"):
+        list_scenes("procedural:castles")
 
 
 def test_what_is_no_scene_is_told_what_was_looked_for(tmp_path):
