@@ -1,0 +1,116 @@
+"""Configurations -> stages with their models loaded. Each builder runs inside the actor that keeps the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from liftgs_platform import label_stages
+from liftgs_platform.label_stages import LoadConfig, Stage
+
+if TYPE_CHECKING:  # importing these imports torch, which the processes without a model are spared
+    from liftgs.teachers.captions import CaptionConfig
+    from liftgs.teachers.clip import EmbedConfig
+    from liftgs.teachers.sam import SegmentConfig
+
+
+@dataclass(frozen=True)
+class BuildLoad:
+    """Builds `label_stages.Load`."""
+
+    config: LoadConfig
+
+    def __call__(self, before: Mapping[str, Stage]) -> Stage:
+        """See `label_pool.StageFactory`."""
+        return label_stages.Load(self.config)
+
+
+@dataclass(frozen=True)
+class BuildSegment:
+    """Builds `label_stages.Segment` with a SAM on `device`."""
+
+    config: SegmentConfig
+    device: str
+    threads: int
+
+    def __call__(self, before: Mapping[str, Stage]) -> Stage:
+        """See `label_pool.StageFactory`."""
+        use_threads(self.threads)
+        from liftgs.teachers.sam import Segment  # noqa: PLC0415
+
+        teacher = Segment(self.config, self.device)
+        return label_stages.Segment(teacher, segment_revision(self.config))
+
+
+@dataclass(frozen=True)
+class BuildEmbed:
+    """Builds `label_stages.Embed` with a CLIP on `device`."""
+
+    config: EmbedConfig
+    device: str
+    threads: int
+
+    def __call__(self, before: Mapping[str, Stage]) -> Stage:
+        """See `label_pool.StageFactory`."""
+        use_threads(self.threads)
+        from liftgs.teachers.clip import Embed  # noqa: PLC0415
+
+        teacher = Embed(self.config, self.device)
+        return label_stages.Embed(teacher, teacher.revision)
+
+
+@dataclass(frozen=True)
+class BuildCaption:
+    """Builds `label_stages.Caption`; the vocabulary captioner shares the CLIP of an embedder in the same process."""
+
+    config: CaptionConfig
+    embed: EmbedConfig | None
+    device: str
+    threads: int
+
+    def __call__(self, before: Mapping[str, Stage]) -> Stage:
+        """See `label_pool.StageFactory`."""
+        from liftgs.teachers.captions import build_captioner  # noqa: PLC0415
+
+        encode_text: Any = None
+        if self.embed is not None:
+            use_threads(self.threads)
+            neighbour = before.get("embed")
+            if isinstance(neighbour, label_stages.Embed):
+                encode_text = neighbour.teacher.encode_text  # type: ignore[attr-defined]
+            else:
+                from liftgs.teachers.clip import Embed  # noqa: PLC0415
+
+                encode_text = Embed(self.embed, self.device).encode_text
+        captioner = build_captioner(self.config, encode_text)
+        return label_stages.Caption(captioner, captioner.revision if captioner else "")
+
+
+@dataclass(frozen=True)
+class BuildCommit:
+    """Builds `label_stages.Commit`."""
+
+    corpus: str
+    plans: Mapping[int, str]
+
+    def __call__(self, before: Mapping[str, Stage]) -> Stage:
+        """See `label_pool.StageFactory`."""
+        return label_stages.Commit(self.corpus, self.plans)
+
+
+def segment_revision(config: SegmentConfig) -> str:
+    """Which weights, by their content."""
+    from liftgs.teachers import sam  # noqa: PLC0415
+    from liftgs.teachers.checkpoints import file_digest, local_checkpoint  # noqa: PLC0415
+
+    tiny = config.checkpoint == "tiny"
+    path = sam.WEIGHTS / "sam_tiny.safetensors" if tiny else local_checkpoint(config.checkpoint)
+    return f"{'sam_tiny' if tiny else path.stem}:sha256-{file_digest(path)}"
+
+
+def use_threads(threads: int) -> None:
+    """Threads of torch in this process. The number decides the last bits of a CPU's results."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
