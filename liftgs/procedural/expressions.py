@@ -140,12 +140,14 @@ class _Speaker:
     def _between(self) -> Iterator[Description | None]:
         centres = self.relations.centre[:, :2]
         middle = (centres[:, None] + centres[None]) / 2
+        seen = np.isin(np.arange(len(self.relations)), self.visible)
+        apart = (self.relations.distance > 0) & (self.relations.distance < 5) & seen[:, None] & seen[None]
         for target in self._shuffled(self.visible):
             off = np.linalg.norm(middle - centres[target], axis=-1)
-            for first, second in self._shuffled(np.argwhere((off < 1) & (self.relations.distance < 5)).tolist()):
+            for first, second in self._shuffled(np.argwhere(apart & (off < 1)).tolist()):
                 names = self._name(first), self._name(second)
                 pair = self._may_anchor(target, first) and self._may_anchor(target, second)
-                if first == second or not pair or None in names:
+                if not pair or None in names:
                     continue
                 if self.relations.between(first, second)[target] == TRUE:
                     anchors = tuple(Description(name) for name in names if name is not None)
@@ -201,6 +203,8 @@ class _Speaker:
 
     def _narrow(self, target: int, relation: str, anchors: tuple[Description, ...]) -> Description | None:
         """The target by its relation and as few adjectives as make it unambiguous, or sometimes one or two more."""
+        if any(target in self.relations.find(node) for anchor in anchors for node in anchor.walk()):
+            return None  # "the mug on the table under the mug"
         fitting = []
         for noun in self.nouns[target]:
             description = Description(noun, relation, anchors)

@@ -415,7 +415,7 @@ class Relations:
         apart = (self.plan_gap[:, first] > 0) & (self.plan_gap[:, second] > 0)
         clearly = (share >= 0.3) & (share <= 0.7) & (off <= min(0.15 * length, 0.4)) & level & apart & ~self._flat
         clearly &= self.same_support[:, first] & self.same_support[:, second]
-        return ternary(clearly, (share <= 0.05) | (share >= 0.95) | (off >= 0.3 * length + 0.3))
+        return ternary(clearly, (share <= 0) | (share >= 1) | (off >= 0.3 * length + 0.3))
 
     def _beside_from(self, anchor: int, viewer: int, side: str) -> Ternary:
         """Left or right of the anchor, for someone who stands at another thing and looks at the anchor."""
