@@ -187,9 +187,15 @@ def _assemble(model: nn.Module, tokenizer: Any, preprocess: dict[str, Any], revi
 class Embed:
     """Segments of a photo -> embeddings."""
 
-    def __init__(self, config: EmbedConfig = EmbedConfig(), device: str | torch.device = "cpu"):
+    def __init__(
+        self,
+        config: EmbedConfig = EmbedConfig(),
+        device: str | torch.device = "cpu",
+        clip: ClipModel | None = None,
+    ):
+        """Load the model that `config` names, unless it is given."""
         self.config = config
-        self.clip = build_clip(config, device)
+        self.clip = build_clip(config, device) if clip is None else clip
 
     @property
     def revision(self) -> str:

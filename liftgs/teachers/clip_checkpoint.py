@@ -175,7 +175,7 @@ def _mismatch(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0].split(". ")[0][:200] if lines else type(error).__name__
 
 
 def parameter_dtype(module: nn.Module) -> torch.dtype:

@@ -98,10 +98,7 @@ def resize_crop(
         fill: grey level of the filling of "longest".
     """
     height, width = size
-    scale_y, scale_x = height / crop.shape[0], width / crop.shape[1]
-    if mode != "squash":
-        scale_y = scale_x = max(scale_y, scale_x) if mode == "shortest" else min(scale_y, scale_x)
-    inner = (max(1, round(crop.shape[0] * scale_y)), max(1, round(crop.shape[1] * scale_x)))
+    inner = _inner_size(crop.shape[0], crop.shape[1], size, mode)
     pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None]
     pixels = torch.nn.functional.interpolate(pixels, inner, mode=interpolation, antialias=True, align_corners=False)[0]
     if inner == size:
@@ -112,8 +109,20 @@ def resize_crop(
     return out
 
 
+def _inner_size(height: int, width: int, size: tuple[int, int], mode: ResizeMode) -> tuple[int, int]:
+    """What to resample to before cutting or filling, rounded as torchvision and open_clip round."""
+    if mode == "squash":
+        return size
+    scales = (size[0] / height, size[1] / width)
+    if mode == "longest":
+        scale = min(scales)
+        return (max(1, round(height * scale)), max(1, round(width * scale)))
+    scale = max(scales)
+    return (max(size[0], int(height * scale + 1e-6)), max(size[1], int(width * scale + 1e-6)))
+
+
 def _middle(have: int, want: int) -> tuple[slice, slice]:
     """Where the middle of `have` pixels goes in `want` pixels: (target slice, source slice)."""
     count = min(have, want)
-    to_start, from_start = (want - count) // 2, (have - count) // 2
+    to_start, from_start = (want - count) // 2, round((have - count) / 2)
     return slice(to_start, to_start + count), slice(from_start, from_start + count)
