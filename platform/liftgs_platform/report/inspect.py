@@ -194,7 +194,7 @@ def _sample(reader: Any, key: str) -> dict[str, Any]:
 
     sample = decode_sample(reader.read(key), f"{reader.corpus}#{key}")
     view = max(sample.views, key=lambda candidate: 0 if candidate.segments is None else len(candidate.segments))
-    voxel_m = 0.05 if sample.meta.get("voxel_size_m") is None else float(sample.meta["voxel_size_m"])
+    voxel_m = float(reader.manifest["spec"]["cloud"]["voxel_size_m"])
     pictures = [{"uri": drawing.data_uri(view.photo), "caption": f"photo {view.id}"}]
     chips: list[dict[str, str]] = []
     if view.segments is not None:
@@ -217,7 +217,7 @@ def _sample(reader: Any, key: str) -> dict[str, Any]:
     expressions = [] if sample.labels is None else [expression.text for expression in sample.labels.expressions[:4]]
     return {
         "key": key,
-        "note": f"{len(sample.views)} views · {len(sample.cloud):,} points · {sample.meta.get('source_uri', '')}",
+        "note": f"{len(sample.views)} views · {len(sample.cloud):,} points · {sample.meta['scene_uri']}",
         "pictures": pictures,
         "chips": chips,
         "expressions": expressions,
