@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from liftgs_platform import storage
@@ -149,10 +150,12 @@ def load_index(corpus: str, index: int) -> ShardIndex:
     return loaded
 
 
-def load_indices(corpus: str, indices: Iterable[int]) -> list[ShardIndex]:
-    """`load_index` for many shards, side by side, in the order asked for."""
+def load_indices(corpus: str, indices: Iterable[int]) -> Iterator[ShardIndex]:
+    """`load_index` for many shards, in the order asked for; a few side by side, never all in memory."""
+    numbers = iter(indices)
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda index: load_index(corpus, index), indices))
+        while batch := list(islice(numbers, 64)):
+            yield from pool.map(lambda index: load_index(corpus, index), batch)
 
 
 def stored_views(shard: PlannedShard, quarantine: Iterable[QuarantineRow]) -> dict[str, tuple[str, ...]]:
