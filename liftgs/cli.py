@@ -6,6 +6,7 @@ that nothing here imports it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -35,12 +36,19 @@ def teachers(
     typer.echo(report(scenes=scenes, views=views, sam=sam, clip=clip, clip_pretrained=clip_pretrained))
 
 
-def main() -> None:
-    """Entry point: every command, one-line errors for bad input."""
+def build() -> typer.Typer:
+    """The command line with the platform's commands."""
+    present = {command.name for command in app.registered_commands}
     for command in sorted(entry_points(group="liftgs.commands"), key=lambda point: point.name):
-        app.command(name=command.name)(command.load())
+        if command.name not in present:
+            app.command(name=command.name)(command.load())
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; bad input ends in one line on stderr and exit code 1."""
     try:
-        app()
+        build()(arguments)
     except (BadInput, FileNotFoundError) as error:
         typer.echo(f"liftgs: {error}", err=True)
         raise SystemExit(1) from None
