@@ -1,0 +1,244 @@
+"""SAM: a photo becomes an index image of segments. `segment_anything`'s own classes, any official checkpoint of theirs.
+
+`checkpoint="tiny"` is a small SAM of our own (`weights/sam_tiny.*`), trained on procedural images by
+`liftgs.teachers.train.sam_train` for machines without an accelerator. It answers single-point prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8, UInt16
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from segment_anything import sam_model_registry
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import nn
+
+from liftgs.labels import paint
+from liftgs.scene import BadInput
+from liftgs.teachers.checkpoints import local_checkpoint
+from liftgs.teachers.sam_masks import MaskGenerator, Masks, MaskSettings
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+#: Widths of the image encoders of the official checkpoints.
+_MODEL_TYPE_OF_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+#: The image size at which `min_area_px` is meant.
+_REFERENCE_AREA_PX = 512 * 512
+
+
+@dataclass(frozen=True)
+class SamArchitecture:
+    """A SAM of any size, in the terms of `segment_anything`'s own classes.
+
+    Attributes:
+        img_size: side of the square that images are fitted into, pixels.
+        patch_size: side of an image patch; masks come out at 4 x `img_size / patch_size`.
+        embed_dim: width of the image encoder.
+        depth: its number of blocks.
+        num_heads: its attention heads.
+        mlp_ratio: its MLPs' width over `embed_dim`.
+        window_size: side of its attention windows, in patches.
+        global_attn_indexes: its blocks that attend to the whole image.
+        use_rel_pos: decomposed relative positions in its attention, as in the official models.
+        prompt_dim: width of prompts, mask decoder and image embedding.
+        decoder_depth: two-way transformer layers.
+        decoder_heads: their attention heads.
+        decoder_mlp_dim: their MLPs' width.
+        iou_head_dim: width of the head that predicts IoU.
+    """
+
+    img_size: int = 256
+    patch_size: int = 8
+    embed_dim: int = 192
+    depth: int = 6
+    num_heads: int = 4
+    mlp_ratio: float = 3.0
+    window_size: int = 8
+    global_attn_indexes: tuple[int, ...] = (2, 5)
+    use_rel_pos: bool = False
+    prompt_dim: int = 64
+    decoder_depth: int = 2
+    decoder_heads: int = 4
+    decoder_mlp_dim: int = 256
+    iou_head_dim: int = 64
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How photos are segmented. None means the checkpoint's own: SAM's defaults for official checkpoints (the values of
+    `MaskSettings`), those in `weights/sam_tiny.json` for "tiny".
+
+    Attributes:
+        checkpoint: "tiny" ships with the package; else a path or URL to an official SAM checkpoint.
+        model_type: vit_b, vit_l or vit_h; None = read off the checkpoint.
+        points_per_side: see `MaskSettings`, also for the seven below.
+        min_area_px: smallest segment, in pixels of a 512x512 image and scaled with the image's area (LIFT-GS,
+            appendix A.1).
+    """
+
+    checkpoint: str = "tiny"
+    model_type: str | None = None
+    points_per_side: int | None = None
+    points_per_batch: int | None = None
+    pred_iou_thresh: float | None = None
+    stability_score_thresh: float | None = None
+    box_nms_thresh: float | None = None
+    crop_n_layers: int | None = None
+    crop_n_points_downscale_factor: int | None = None
+    coarse_points_per_side: int | None = None
+    min_area_px: int = 1024
+
+    def mask_settings(self) -> MaskSettings:
+        """The settings of mask generation, with the checkpoint's own where this config has None.
+
+        Raises:
+            ValueError: settings that contradict each other.
+        """
+        defaults = tiny_card()["masks"] if self.checkpoint == "tiny" else {}
+        names = {field.name for field in fields(MaskSettings)}
+        stated = {name: value for name, value in asdict(self).items() if name in names and value is not None}
+        if "points_per_side" in stated and "coarse_points_per_side" not in stated:
+            defaults = {**defaults, "coarse_points_per_side": None}
+        return MaskSettings(**{**defaults, **stated})
+
+
+def tiny_card() -> dict[str, Any]:
+    """What ships beside the tiny weights: `architecture`, `masks` (settings) and how they were trained and tested."""
+    card: dict[str, Any] = json.loads((WEIGHTS / "sam_tiny.json").read_text())
+    return card
+
+
+def build_sam(checkpoint: str = "tiny", model_type: str | None = None, device: torch.device | str = "cpu") -> Sam:
+    """Load a SAM, ready for inference.
+
+    Args:
+        checkpoint: "tiny", or a path or URL (downloaded once per machine) to an official checkpoint.
+        model_type: vit_b, vit_l or vit_h; None = read off the checkpoint. Not for "tiny".
+
+    Raises:
+        BadInput: no such file, not a SAM checkpoint, or one of another model type.
+    """
+    if checkpoint == "tiny":
+        card = tiny_card()
+        sam = build_architecture(architecture_from_json(card["architecture"]))
+        sam.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS / "sam_tiny.safetensors").items()})
+    else:
+        state = _read_state_dict(checkpoint)
+        found = _model_type(checkpoint, state)
+        if model_type is not None and model_type != found:
+            raise BadInput(
+                checkpoint, f"holds a {found}, not the {model_type} that model_type asks for; set it to {found}"
+            )
+        sam = sam_model_registry[found]()
+        try:
+            sam.load_state_dict(state)
+        except RuntimeError as error:
+            problem = " ".join(str(error).split())[:300]
+            raise BadInput(checkpoint, f"is not an official SAM {found} checkpoint ({problem})") from error
+    return sam.eval().requires_grad_(False).to(device)
+
+
+def _read_state_dict(checkpoint: str) -> dict[str, torch.Tensor]:
+    path = local_checkpoint(checkpoint)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, SafetensorError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise BadInput(
+            checkpoint, f"is not a readable checkpoint; download it again, it may be cut short ({problem})"
+        ) from error
+    if not isinstance(state, dict):
+        raise BadInput(checkpoint, f"holds a {type(state).__name__}, not the state dict of a SAM")
+    return state
+
+
+def _model_type(checkpoint: str, state: dict[str, torch.Tensor]) -> str:
+    position = state.get("image_encoder.pos_embed")
+    width = position.shape[-1] if isinstance(position, torch.Tensor) and position.ndim else 0
+    if width not in _MODEL_TYPE_OF_WIDTH:
+        raise BadInput(
+            checkpoint,
+            "is not an official SAM checkpoint: image_encoder.pos_embed should be 768, 1024 or 1280 wide "
+            f"and {f'is {width}' if width else 'is missing'}; give one of sam_vit_b, sam_vit_l, sam_vit_h",
+        )
+    return _MODEL_TYPE_OF_WIDTH[width]
+
+
+def architecture_from_json(values: dict[str, Any]) -> SamArchitecture:
+    """Undo `dataclasses.asdict` and JSON."""
+    return SamArchitecture(**{**values, "global_attn_indexes": tuple(values["global_attn_indexes"])})
+
+
+def build_architecture(architecture: SamArchitecture) -> Sam:
+    """A SAM with random weights."""
+    a = architecture
+    grid = a.img_size // a.patch_size
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=a.img_size,
+            patch_size=a.patch_size,
+            embed_dim=a.embed_dim,
+            depth=a.depth,
+            num_heads=a.num_heads,
+            mlp_ratio=a.mlp_ratio,
+            out_chans=a.prompt_dim,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            qkv_bias=True,
+            use_rel_pos=a.use_rel_pos,
+            window_size=a.window_size,
+            global_attn_indexes=a.global_attn_indexes,
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=a.prompt_dim,
+            image_embedding_size=(grid, grid),
+            input_image_size=(a.img_size, a.img_size),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(
+                depth=a.decoder_depth,
+                embedding_dim=a.prompt_dim,
+                num_heads=a.decoder_heads,
+                mlp_dim=a.decoder_mlp_dim,
+            ),
+            transformer_dim=a.prompt_dim,
+            iou_head_depth=3,
+            iou_head_hidden_dim=a.iou_head_dim,
+        ),
+    )
+
+
+class Segment:
+    """Photos to segments: SAM's automatic masks, painted into one index image."""
+
+    def __init__(self, config: SegmentConfig, device: torch.device | str = "cpu"):
+        self.config = config
+        self.generator = MaskGenerator(build_sam(config.checkpoint, config.model_type, device), config.mask_settings())
+
+    def masks(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Masks:
+        """The automatic masks of at least `min_area_px` pixels, best first; they may overlap."""
+        found = self.generator(rgb)
+        keep = np.count_nonzero(found.masks, axis=(1, 2)) >= self.min_area_px(*rgb.shape[:2])
+        return Masks(found.masks[keep], found.predicted_iou[keep], found.boxes[keep])
+
+    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> UInt16[np.ndarray, "h w"]:
+        """Segment index per pixel, 0 = none, as in `liftgs.labels.SegmentMap.semantics`."""
+        height, width = rgb.shape[:2]
+        found = self.masks(rgb)
+        return paint(found.masks, self.min_area_px(height, width), found.predicted_iou, (height, width))
+
+    def min_area_px(self, height: int, width: int) -> int:
+        """Smallest segment of an image of this size, in its own pixels."""
+        return max(1, round(self.config.min_area_px * height * width / _REFERENCE_AREA_PX))
