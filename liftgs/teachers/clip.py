@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from liftgs.teachers import crops
 from liftgs.teachers.checkpoints import file_digest
-from liftgs.teachers.clip_checkpoint import create_open_clip, parameter_dtype
+from liftgs.teachers.clip_checkpoint import create_open_clip, image_dtype
 from liftgs.teachers.clip_text import TextTokens, encode_tokens
 
 #: the folder of the small teachers that ship with the package
@@ -106,7 +106,7 @@ class ClipModel:
     @torch.inference_mode()
     def encode_images(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n f"]:
         """Images of `image_size` -> unit rows."""
-        dtype = parameter_dtype(self.model.visual)  # type: ignore[arg-type]
+        dtype = image_dtype(self.model.visual)  # type: ignore[arg-type]
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
         pixels = (images.to(self.device).float() / 255 - mean) / std

@@ -178,6 +178,6 @@ def _first_line(error: Exception) -> str:
     return lines[0].split(". ")[0][:200] if lines else type(error).__name__
 
 
-def parameter_dtype(module: nn.Module) -> torch.dtype:
-    """What a model of some precision wants its images to be."""
-    return next(p.dtype for p in module.parameters() if p.ndim > 1)
+def image_dtype(tower: nn.Module) -> torch.dtype:
+    """What an image tower of some precision wants its input to be. (Its norms and positions stay float32.)"""
+    return next(m.weight.dtype for m in tower.modules() if isinstance(m, nn.Conv2d | nn.Linear))

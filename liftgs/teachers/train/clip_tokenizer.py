@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -36,22 +36,28 @@ def learn_merges(counts: Mapping[str, int], limit: int) -> list[Merge]:
     Source: Sennrich et al. 2016, on the byte alphabet of GPT-2 and CLIP.
     """
     alphabet = bytes_to_unicode()
-    words: dict[tuple[str, ...], int] = {}
-    for word, count in counts.items():
-        *head, last = (alphabet[byte] for byte in word.encode())
-        spelled = (*head, last + "</w>")
-        words[spelled] = words.get(spelled, 0) + count
+    words: list[tuple[str, ...]] = []
+    for letters in counts:
+        *head, last = (alphabet[byte] for byte in letters.encode())
+        words.append((*head, last + "</w>"))
+    times = list(counts.values())
+    pairs: Counter[Merge] = Counter()
+    holders: dict[Merge, set[int]] = defaultdict(set)  # the words that a pair is in, or was
+    for i, word in enumerate(words):
+        for pair in pairwise(word):
+            pairs[pair] += times[i]
+            holders[pair].add(i)
     merges: list[Merge] = []
-    while len(merges) < limit:
-        pairs: Counter[Merge] = Counter()
-        for units, count in words.items():
-            for pair in pairwise(units):
-                pairs[pair] += count
-        if not pairs:
-            break
+    while len(merges) < limit and pairs:
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        words = {_merge(units, best): count for units, count in words.items()}
+        for i in holders.pop(best):
+            pairs.subtract({pair: times[i] * count for pair, count in Counter(pairwise(words[i])).items()})
+            words[i] = _merge(words[i], best)
+            for pair in pairwise(words[i]):
+                pairs[pair] += times[i]
+                holders[pair].add(i)
+        pairs = +pairs  # drop what no word holds any more
     return merges
 
 
