@@ -187,7 +187,7 @@ def plan_chunks(scene: Scene, config: ChunkingConfig = ChunkingConfig()) -> list
 
     There are as few windows as cover all keyframes with at most `frames_per_chunk` each and `overlap_frames` shared;
     their sizes are as equal as can be (they differ by at most one, the longer ones first), so that the last is never a
-    tiny rest: with more than one window each has at least half of `frames_per_chunk`.
+    tiny rest: with more than one window each has at least half of `frames_per_chunk` (rounded down).
 
     Raises:
         BadInput: the scene has no frame.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 
@@ -58,17 +57,18 @@ def ideal_intrinsics(
     Raises:
         ValueError: the model folds over within the image, or leaves most of it empty; it does not fit the lens.
     """
-    width, height = size
-    fits = _zooms_that_fit(K, distortion, size)
-    if not fits(2.0):
-        raise ValueError(f"lens distortion {astuple(distortion)} does not fit a {width}x{height} image")
-    low, high = 1.0, 2.0
-    if not fits(low):
+    border = _border(K, size)
+    reach = np.linspace(0, np.hypot(*border).max(), 257)
+    folds = (np.diff(distortion.distort(reach, np.zeros_like(reach))[0]) <= 0).any()
+    if folds or not _fits(2.0, border, K, distortion, size):
+        raise ValueError(f"lens distortion {astuple(distortion)} does not fit a {size[0]}x{size[1]} image")
+    zoom = 1.0
+    if not _fits(zoom, border, K, distortion, size):
+        low, zoom = 1.0, 2.0
         for _ in range(30):
-            middle = (low + high) / 2
-            low, high = (low, middle) if fits(middle) else (middle, high)
-        low = high
-    return pinhole(K[0, 0] * low, K[1, 1] * low, K[0, 2], K[1, 2])
+            middle = (low + zoom) / 2
+            low, zoom = (low, middle) if _fits(middle, border, K, distortion, size) else (middle, zoom)
+    return pinhole(K[0, 0] * zoom, K[1, 1] * zoom, K[0, 2], K[1, 2])
 
 
 def undistort_photo(
@@ -102,27 +102,27 @@ def undistort_depth(
     return np.where(inside, depth[row.clip(0, depth.shape[0] - 1), column.clip(0, depth.shape[1] - 1)], np.float32(0))
 
 
-def _zooms_that_fit(
-    K: Float[np.ndarray, "3 3"], distortion: Distortion, size: tuple[int, int]
-) -> Callable[[float], bool]:
-    """A predicate over focal-length factors: does every border pixel of the ideal image come from inside `size`?"""
+def _border(K: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Float[np.ndarray, "2 n"]:
+    """Points along the four edges of an image, on the plane z = 1."""
     width, height = size
     s = np.linspace(0, 1, 65)
     u = np.concatenate([s * width, s * width, 0 * s, 0 * s + width])
     v = np.concatenate([0 * s, 0 * s + height, s * height, s * height])
-    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+    return np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]])
 
-    def fits(zoom: float) -> bool:
-        reach = np.hypot(x, y).max() / zoom
-        r = np.linspace(0, reach, 257)
-        if (np.diff(distortion.distort(r, 0 * r)[0]) <= 0).any():
-            return False
-        xd, yd = distortion.distort(x / zoom, y / zoom)
-        ud, vd = xd * K[0, 0] + K[0, 2], yd * K[1, 1] + K[1, 2]
-        slack = 1e-6 * max(size)
-        return bool(min(ud.min(), vd.min()) >= -slack and ud.max() <= width + slack and vd.max() <= height + slack)
 
-    return fits
+def _fits(
+    zoom: float,
+    border: Float[np.ndarray, "2 n"],
+    K: Float[np.ndarray, "3 3"],
+    distortion: Distortion,
+    size: tuple[int, int],
+) -> bool:
+    """Whether the border of an ideal image with focal lengths `zoom` times those of `K` comes from inside `size`."""
+    x, y = distortion.distort(*(border / zoom))
+    u, v = x * K[0, 0] + K[0, 2], y * K[1, 1] + K[1, 2]
+    slack = 1e-6 * max(size)
+    return bool(min(u.min(), v.min()) >= -slack and u.max() <= size[0] + slack and v.max() <= size[1] + slack)
 
 
 @lru_cache(maxsize=2)  # all frames of a scene share one photo map and one depth map
