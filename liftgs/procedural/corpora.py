@@ -238,10 +238,10 @@ def _apartment(rng: np.random.Generator, index: int, seed: int) -> Room:
     furnish(layout)
     _hang(layout, ["picture", "picture", "clock", "picture"][: int(rng.integers(2, 5))], 1.25, 1.55)
     lamp = _pendant(layout, (size[0] / 2, size[1] / 2))
-    warm = np.array((1.04, 1.0, 0.92)) * _uniform(rng, 0.42, 0.54)
+    warm = np.array((1.04, 1.0, 0.92)) * _uniform(rng, 0.50, 0.62)
     lights = [_light(lamp, warm, max(size[0], size[1]) / 2)]
-    lights += [_window_light(w, size, np.array((0.96, 1.0, 1.05)) * _uniform(rng, 0.38, 0.55)) for w in windows[:2]]
-    ambient = _uniform(rng, 0.36, 0.44)
+    lights += [_window_light(w, size, np.array((0.96, 1.0, 1.05)) * _uniform(rng, 0.42, 0.58)) for w in windows[:2]]
+    ambient = _uniform(rng, 0.27, 0.34)
     return _finish("apartments", style, index, seed, size, shell, layout, lights, (ambient, ambient, ambient * 0.97))
 
 
@@ -311,7 +311,7 @@ def _lounge(layout: Layout) -> None:
 
 def _office(rng: np.random.Generator, index: int, seed: int) -> Room:
     style = _choice(rng, ("open-plan office", "open-plan office", "meeting room", "lounge"))
-    size = (_uniform(rng, 5.2, 7.6), _uniform(rng, 4.6, 6.4), _uniform(rng, 2.8, 3.2))
+    size = (_uniform(rng, 4.8, 6.8), _uniform(rng, 4.4, 5.8), _uniform(rng, 2.8, 3.2))
     carpet = ((0.10, 0.13, 0.18), (0.17, 0.17, 0.17), (0.10, 0.15, 0.13), (0.20, 0.15, 0.13))[int(rng.integers(4))]
     wall: Triple = ((0.74, 0.75, 0.76), (0.66, 0.70, 0.74), (0.75, 0.74, 0.70))[int(rng.integers(3))]
     shell = _shell(size, (wall, "plaster"), (carpet, "carpet"), ((0.80, 0.81, 0.81), "tiles"), rng)
@@ -339,10 +339,10 @@ def _office(rng: np.random.Generator, index: int, seed: int) -> Room:
     _walls(layout, rng.permutation(small)[: int(rng.integers(3, 6))].tolist())
     _floor(layout, ["bin", "plant", "cardboard box"][: int(rng.integers(1, 4))], 0.15)
     _hang(layout, ["clock", "picture", "picture"][: int(rng.integers(1, 4))], 1.35, 1.7)
-    strength = np.array((0.97, 1.0, 1.03)) * _uniform(rng, 0.40, 0.48)
+    strength = np.array((0.97, 1.0, 1.03)) * _uniform(rng, 0.42, 0.50)
     lights = [_light((size[0] * f, size[1] / 2, size[2] - 0.15), strength, size[1] / 2) for f in (0.25, 0.75)]
     lights += [_window_light(w, size, np.array((0.96, 1.0, 1.05)) * 0.35) for w in windows[:1]]
-    ambient = _uniform(rng, 0.44, 0.52)
+    ambient = _uniform(rng, 0.32, 0.38)
     return _finish("offices", style, index, seed, size, shell, layout, lights, (ambient, ambient, ambient * 1.02))
 
 
@@ -405,12 +405,12 @@ def _warehouse(rng: np.random.Generator, index: int, seed: int) -> Room:
     floor = ["barrel", "traffic cone", "traffic cone", "step ladder", "crate", "cardboard box", "toolbox", "oil can", "crate"]
     _floor(layout, rng.permutation(floor)[: int(rng.integers(5, 8))].tolist(), 0.3)
     _hang(layout, ["clock"] if layout.chance(0.4) else [], 1.7, 2.1)
-    tone = np.array(((1.0, 1.0, 0.94), (0.95, 1.0, 1.03))[int(rng.integers(2))]) * _uniform(rng, 0.5, 0.62)
+    tone = np.array(((1.0, 1.0, 0.94), (0.95, 1.0, 1.03))[int(rng.integers(2))]) * _uniform(rng, 0.52, 0.64)
     reach = size[2]
     lamps = [_pendant(layout, (size[0] * f, size[1] / 2)) for f in (0.28, 0.72)]
     lights = [_light(lamp, tone, reach) for lamp in lamps]
     lights += [_window_light(w, size, np.array((0.96, 1.0, 1.05)) * 0.3) for w in windows[:1]]
-    ambient = _uniform(rng, 0.34, 0.42)
+    ambient = _uniform(rng, 0.24, 0.31)
     return _finish("warehouses", style, index, seed, size, shell, layout, lights, (ambient, ambient, ambient))
 
 

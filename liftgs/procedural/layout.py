@@ -147,7 +147,8 @@ class Layout:
         if size is None:
             names: list[SizeName] = ["small", "medium", "medium", "large"]
             size = names[int(rng.integers(4))]
-        kit = Kit(rng, colours.sample(colour, rng), material)
+        texture = "painted" if material == "wood" and colour != "brown" else material
+        kit = Kit(rng, colours.sample(colour, rng), texture)
         spec.build(kit)
         scale = SIZES[size]
         parts = tuple(_moved(p, np.eye(3), scale, (0.0, 0.0, 0.0)) for p in kit.parts)

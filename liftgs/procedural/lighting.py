@@ -13,7 +13,7 @@ from liftgs.procedural.room import Room
 
 _MAX_VOXELS = 220_000
 _MARCH_STEPS = 18
-_SHADOW_DENSITY_PER_M = 9.0
+_SHADOW_DENSITY_PER_M = 14.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,32 +22,37 @@ class LightVolume:
 
     Attributes:
         voxel_size_m: edge of a voxel; voxel (i, j, k) is centred at ((i, j, k) + 0.5) * voxel_size_m.
-        values: per voxel, ambient openness and then the visibility of each light, in 0..1.
+        values: ambient openness and then the visibility of each light, in 0..1, per voxel.
     """
 
     voxel_size_m: float
-    values: Float32[np.ndarray, "x y z c"]
+    values: Float32[np.ndarray, "c x y z"]
 
-    def at(self, xyz: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n c"]:
+    def at(self, xyz: Float32[np.ndarray, "3 n"]) -> Float32[np.ndarray, "c n"]:
         """Trilinear look-up; points outside take the value of the border."""
-        shape = np.array(self.values.shape[:3])
-        grid = xyz * np.float32(1 / self.voxel_size_m) - np.float32(0.5)
-        grid = np.clip(grid, 0, (shape - 1.001).astype(np.float32))
-        low = grid.astype(np.int32)
-        f = grid - low
-        flat = self.values.reshape(-1, self.values.shape[3])
-        sy, sx = self.values.shape[2], self.values.shape[1] * self.values.shape[2]
-        base = low[:, 0] * sx + low[:, 1] * sy + low[:, 2]
-        fz = f[:, 2, None]
-
-        def column(offset: int) -> np.ndarray:
-            a, b = flat[base + offset], flat[base + offset + 1]
-            return a + fz * (b - a)
-
-        fx, fy = f[:, 0, None], f[:, 1, None]
-        near = column(0) + fy * (column(sy) - column(0))
-        far = column(sx) + fy * (column(sx + sy) - column(sx))
-        return near + fx * (far - near)
+        channels, nx, ny, nz = self.values.shape
+        base = np.zeros(xyz.shape[1], np.int32)
+        fractions = []
+        for axis, count in enumerate((nx, ny, nz)):
+            grid = xyz[axis] * np.float32(1 / self.voxel_size_m) - np.float32(0.5)
+            grid = np.clip(grid, 0, np.float32(count - 1.001))
+            low = grid.astype(np.int32)
+            fractions.append(grid - low)
+            base = base * count + low
+        fx, fy, fz = fractions
+        corners = [[[base + (dx * ny + dy) * nz + dz for dz in (0, 1)] for dy in (0, 1)] for dx in (0, 1)]
+        out = np.empty((channels, len(base)), np.float32)
+        for channel in range(channels):
+            flat = self.values[channel].ravel()
+            planes = []
+            for dx in (0, 1):
+                rows = []
+                for dy in (0, 1):
+                    a, b = flat[corners[dx][dy][0]], flat[corners[dx][dy][1]]
+                    rows.append(a + fz * (b - a))
+                planes.append(rows[0] + fy * (rows[1] - rows[0]))
+            out[channel] = planes[0] + fx * (planes[1] - planes[0])
+        return out
 
 
 def bake(room: Room) -> LightVolume:
@@ -56,10 +61,10 @@ def bake(room: Room) -> LightVolume:
     voxel = max(0.06, float((extent.prod() / _MAX_VOXELS) ** (1 / 3)))
     occupancy = _occupancy(room, voxel)
     soft = gaussian_filter(occupancy, 1.8, mode="constant", cval=0.55)
-    openness = np.clip(1.12 - 0.85 * soft, 0.25, 1.0)
+    openness = np.clip(1.2 - 1.05 * soft, 0.2, 1.0)
     solid = gaussian_filter(occupancy, 0.6)
     channels = [openness] + [_visibility(solid, voxel, np.asarray(light.position)) for light in room.lights]
-    return LightVolume(voxel, np.stack(channels, -1).astype(np.float32))
+    return LightVolume(voxel, np.stack(channels).astype(np.float32))
 
 
 def _occupancy(room: Room, voxel: float) -> Float32[np.ndarray, "x y z"]:

@@ -155,7 +155,7 @@ def _best_view(
     distance = np.linalg.norm(offset, axis=1)
     # How large a thing looks, saturating at a quarter of the image; far too near is no good either.
     looks = np.clip(2 * radius / np.maximum(distance, 0.3) / fov, 0, 0.8)
-    worth = np.minimum(looks / 0.25, 1.0) * np.where(looks > 0.75, 0.5, 1.0)
+    worth = np.minimum(looks / 0.25, 1.0) * np.where((looks > 0.6) & (distance - radius < 0.6), -2.0, 1.0)
     best: tuple[float, float, float, np.ndarray] | None = None
     for yaw in np.arange(0, 2 * np.pi, np.pi / 12) + rng.uniform(0, np.pi / 12):
         for pitch in np.radians((-32.0, -20.0, -9.0)) + rng.uniform(-0.05, 0.05):

@@ -119,6 +119,7 @@ _BLOTCHY = ((3.0, 3.0), (14.0, 14.0))
 
 TEXTURES: dict[str, Texture] = {
     "wood": Texture(_wood, 0.22, 0.08),
+    "painted": Texture(_wood, 0.045, 0.15),
     "metal": Texture(_tile(2, ((0.5, 20.0),), 0.004), 0.05, 0.45),
     "fabric": Texture(_tile(3, _FINE, 0.007), 0.16, 0.0, 3.0),
     "plastic": Texture(_tile(4, _BLOTCHY, 0.006), 0.03, 0.25),

@@ -135,8 +135,8 @@ def door(k: Kit) -> None:
     for low, high in ((0.15, 0.9), (1.08, h - 0.15)):
         k.box((0, 0, (low + high) / 2), (w - 0.3, 0.035, high - low))
     for s in (-1, 1):
-        k.box((s * (w / 2 + 0.035), 0, (h + 0.07) / 2), (0.07, 0.08, h + 0.07), PAPER, "wood")
-    k.box((0, 0, h + 0.035), (w, 0.08, 0.07), PAPER, "wood")
+        k.box((s * (w / 2 + 0.035), 0, (h + 0.07) / 2), (0.07, 0.08, h + 0.07), PAPER, "painted")
+    k.box((0, 0, h + 0.035), (w, 0.08, 0.07), PAPER, "painted")
     k.ball((w / 2 - 0.08, -0.03, 1.0), 0.038, STEEL, "metal")
     k.box((w / 2 - 0.08, 0, 1.0), (0.05, 0.03, 0.2), STEEL, "metal")
 
