@@ -22,16 +22,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from liftgs.scene import Chunk
 from liftgs_platform.faults import describe, device_is_broken
 from liftgs_platform.label_stages import KilledHere, ShardDraft, Stage, Tally
-from liftgs_platform.ledger import DEATHS_TO_CONVICT, Ledger, Place
+from liftgs_platform.ledger import DEATHS_TO_CONVICT, DEATHS_TO_GIVE_UP, Ledger, Place
 from liftgs_platform.monitoring import StageMetrics
 from liftgs_platform.shard_plan import PlannedShard, QuarantineRow
 from liftgs_platform.vllm_env import runtime_env
 
 SCHEMA = pa.schema([("shard", pa.int64()), ("draft", pa.large_binary())])
-
-#: How often Ray may give a shard to a pool again after the process that had it died. The ledger convicts a deadly frame
-#: long before; this bounds what dies elsewhere.
-MAX_RETRIES = 40
 
 #: Builds a stage inside an actor, given the stages before it in the same actor.
 StageFactory = Callable[[Mapping[str, Stage]], Stage]
@@ -131,7 +127,11 @@ class PoolActor:
                     f"the process died {deaths} times at this place: a crash, or more memory than there is"
                 )
 
-        ray.get(self.ledger.begin.remote(self.pool.name, shard))
+        died: Any = ray.get(self.ledger.begin.remote(self.pool.name, shard))
+        if died >= DEATHS_TO_GIVE_UP:
+            return Failure(
+                "+".join(self.stages), f"shard {shard}", f"{died} processes died while they worked on it", ""
+            )
         before = {name: vars(tally).copy() for name, tally in draft.tallies.items()}
         for name, stage in self.stages.items():
             try:
@@ -163,7 +163,7 @@ def pipeline(planned: Sequence[PlannedShard], pools: Sequence[Pool], ledger: Act
     """Planned shards -> one `Result` each, in any order.
 
     Each pool takes two shards per actor, one at work and one waiting, so what is in flight does not depend on how many
-    there are.
+    there are. Ray Data restarts dead actors and gives their shards out again without end; the ledger sets the bound.
     """
     rows = [{"shard": shard.index, "draft": pickle.dumps(shard, protocol=5)} for shard in planned]
     dataset: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -178,8 +178,6 @@ def pipeline(planned: Sequence[PlannedShard], pools: Sequence[Pool], ledger: Act
             compute=ActorPoolStrategy(min_size=pool.min, max_size=pool.max, max_tasks_in_flight_per_actor=2),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
-            max_restarts=-1,
-            max_task_retries=MAX_RETRIES,
             **options,
         )
     return dataset
@@ -194,8 +192,9 @@ def configure(no_progress_timeout_s: float) -> None:
     context.target_max_block_size = 1  # a row is a block is a shard: what Ray moves, retries and counts
     context.max_consecutive_actor_init_deaths = 10  # an actor may be killed while it loads its model
     context.wait_for_min_actors_s = -1
-    for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)  # the rest goes to Ray's own log files only
 
 
 def results(dataset: Dataset) -> Any:

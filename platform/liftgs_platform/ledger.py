@@ -15,6 +15,10 @@ from liftgs_platform.label_stages import Tally
 DEATHS_TO_CONVICT = 5
 
 
+#: Deaths of one shard in one pool, wherever it stood, that end the job.
+DEATHS_TO_GIVE_UP = 40
+
+
 @dataclass(frozen=True)
 class Place:
     """A stage's position: (chunk key, frame id or "")."""
@@ -30,14 +34,18 @@ class Ledger:
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], Place | None] = {}
         self._deaths: Counter[tuple[int, Place]] = Counter()
+        self._shard_deaths: Counter[tuple[str, int]] = Counter()
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
 
-    def begin(self, pool: str, shard: int) -> None:
-        """A pool starts on a shard, perhaps again."""
-        place = self._open.get((pool, shard))
-        if place is not None:
-            self._deaths[shard, place] += 1
+    def begin(self, pool: str, shard: int) -> int:
+        """A pool starts on a shard, perhaps again. Returns how often the shard died in this pool."""
+        if (pool, shard) in self._open:
+            self._shard_deaths[pool, shard] += 1
+            place = self._open[pool, shard]
+            if place is not None:
+                self._deaths[shard, place] += 1
         self._open[pool, shard] = None
+        return self._shard_deaths[pool, shard]
 
     def at(self, pool: str, shard: int, place: Place) -> int:
         """The work on a shard gets to a place. Returns how often it died there."""

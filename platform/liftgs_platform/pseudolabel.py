@@ -16,11 +16,11 @@ from liftgs.readers import ReaderOptions
 from liftgs.teachers.captions import CaptionConfig
 from liftgs.teachers.clip import EmbedConfig
 from liftgs.teachers.sam import SegmentConfig
-from liftgs_platform import shards, storage
+from liftgs_platform import manifest, shards, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_plan import Planner, frames_of
-from liftgs_platform.label_stages import STAGES, LoadConfig, Tally
+from liftgs_platform.label_stages import STAGES, LoadConfig, Stage, Tally, run_in_process
 from liftgs_platform.label_teachers import BuildCaption, BuildCommit, BuildEmbed, BuildLoad, BuildSegment
 from liftgs_platform.progress import Progress, State, clock
 from liftgs_platform.revision import code_revision
@@ -146,7 +146,7 @@ def run(spec: Spec, job: Job) -> None:
     write_plan(spec.output, plans[-1])
     run_folder = job.record(spec)
     # A retry that was killed is finished first, and is then the retry that was asked for.
-    unfinished = len(plans) > 1 and (todo or not is_finished(spec.output, plans))
+    unfinished = len(plans) > 1 and (todo or not manifest.is_current(spec.output, plans))
     if todo:
         work(spec, plans, todo, job, run_folder)
     if spec.retry and not unfinished:
@@ -155,7 +155,7 @@ def run(spec: Spec, job: Job) -> None:
             write_plan(spec.output, plan)
             plans = [*plans, plan]
             work(spec, plans, plan.shards, job, run_folder)
-    finish(spec, plans)
+    finish(spec.output)
 
 
 def work(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard], job: Job, run_folder: str) -> None:
@@ -174,6 +174,23 @@ def work(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard], job: J
     name = f"result-retry{plans[-1].retry}.json" if plans[-1].retry else "result.json"
     storage.write_bytes(storage.join(run_folder, name), json.dumps(facts, indent=1).encode())
     print(speed_table(state, tallies, seconds, frames_per_s))
+
+
+def run_here(spec: Spec, build: Mapping[str, Any] | None = None) -> None:
+    """`run` without Ray, in this process: the same corpus, for a debugger, a test, or to compare speeds.
+
+    Args:
+        spec: of the job; its scale does not matter.
+        build: stage -> what builds it, if not `factories`.
+    """
+    plans = open_plans(spec)
+    write_plan(spec.output, plans[-1])
+    stages: dict[str, Stage] = {}
+    for name, factory in (build or factories(spec, plans)).items():
+        stages[name] = factory(stages)
+    for _ in run_in_process(list(stages.values()), missing_shards(spec, plans)):
+        pass
+    manifest.write(spec.output)
 
 
 def open_plans(spec: Spec) -> list[Plan]:
@@ -391,10 +408,21 @@ def speed_table(state: State, tallies: Mapping[str, Tally], seconds: float, fram
     return "\n".join([*lines, f"{state.done} frames in {clock(seconds)}{rate}"])
 
 
-def finish(spec: Spec, plans: Sequence[Plan]) -> None:
-    """Derive the manifest and its companions, and say where everything is."""
-    print(f"corpus: {spec.output}")
+def finish(corpus: str) -> None:
+    """Write the manifest and its companions, and say what is in the corpus and where it is.
 
-
-def is_finished(corpus: str, plans: Sequence[Plan]) -> bool:
-    return False
+    Raises:
+        JobFailed: another job took shards away meanwhile.
+    """
+    try:
+        companions = manifest.write(corpus)
+    except ValueError as fault:
+        raise JobFailed(str(fault)) from fault
+    counts = ", ".join(f"{number} {name}" for name, number in companions.manifest["counts"].items())
+    print(f"corpus: {corpus}\n  {len(companions.manifest['shards'])} shards: {counts}")
+    if companions.quarantine:
+        print(f"  quarantine: {len(companions.quarantine)} rows, see quarantine.jsonl; mend them and add retry=true")
+        reasons = Counter((row["stage"], row["error"]) for row in companions.quarantine)
+        for (stage, error), count in reasons.most_common(5):
+            print(f"  {count:>6} x {stage}: {error}")
+    print(f"look at it: liftgs inspect {corpus}")

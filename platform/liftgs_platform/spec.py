@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -120,14 +121,9 @@ def plain(spec: Any) -> Any:
 
 
 def identity(spec: Any) -> dict[str, Any]:
-    """What decides the bytes of the result: the spec without its `WHERE_ONLY` fields, at any depth.
-
-    A part of the spec that has an `identity()` of its own is asked for it.
-    """
+    """What decides the bytes of the result: the spec without its `WHERE_ONLY` fields, at any depth."""
 
     def reduce(value: Any) -> Any:
-        if is_dataclass(value) and hasattr(value, "identity"):
-            return value.identity()
         if is_dataclass(value) and not isinstance(value, type):
             kept = [f.name for f in fields(value) if f.metadata.get("identity", True)]
             return {name: reduce(getattr(value, name)) for name in kept}
@@ -225,7 +221,7 @@ def _quote(text: str, cls: type, file: Path) -> str:
         return text
     if (file.parent / key).is_dir() and (file.parent / key / f"{value}.yaml").exists():
         return text
-    return f"{key}='{value.replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'"
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def _is_text(hint: Any, key: str) -> bool:

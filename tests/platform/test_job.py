@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, RayCluster
+
+from liftgs_platform import job as launcher
+from liftgs_platform import pseudolabel, spec_help
+from liftgs_platform.pseudolabel import Spec
+from liftgs_platform.spec import SpecError
+
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", JOBS, ids=lambda file: file.name)
+def test_every_job_is_an_executable_that_ray_can_run_as_it_is(file: Path) -> None:
+    assert file.read_text().startswith("#!/usr/bin/env -S python -m liftgs_platform.job\n")
+    assert os.access(file, os.X_OK)
+    in_git = subprocess.run(["git", "ls-files", "-s", str(file)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert in_git.stdout.startswith("100755") or not in_git.stdout, "a clone must be executable too"
+
+
+@pytest.mark.parametrize("scale", sorted(spec_help.group_choices(ROOT / "jobs" / "pseudolabel.yaml")["scale"]))
+def test_every_scale_of_the_labelling_job_is_a_valid_spec(scale: str) -> None:
+    loaded = launcher.specs.load(ROOT / "jobs" / "pseudolabel.yaml", [f"scale={scale}"], Spec)
+    assert "+".join(loaded.scale.pools).split("+") == ["load", "segment", "embed", "caption", "commit"]
+    assert (loaded.segment.checkpoint == "tiny") == (scale == "laptop")
+
+
+def test_mistakes_end_with_code_2_and_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert launcher.main([str(ROOT / "jobs" / "pseudolabel.yaml"), "segment.ponts_per_side=3"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "'segment.points_per_side'" in err
+
+
+def test_an_unknown_kind_of_job_is_told_its_nearest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.yaml").write_text("job: pseudolable\n")
+    assert launcher.main([str(tmp_path / "x.yaml")]) == 2
+    assert "did you mean 'pseudolabel'?" in capfd.readouterr().err
+
+
+def test_help_names_every_key_and_group(capfd: pytest.CaptureFixture[str]) -> None:
+    file = ROOT / "jobs" / "pseudolabel.yaml"
+    assert launcher.main([str(file), "--help"]) == 0
+    text = capfd.readouterr().out
+    assert text.startswith("Labels raw posed RGB-D")
+    # SAM's own settings are explained at the first of them, for all.
+    undocumented = [key.name for key in spec_help.keys(Spec) if not key.doc and not key.name.startswith("segment.")]
+    assert not undocumented
+    assert all(f"  {key.name}=" in text for key in spec_help.keys(Spec))
+    assert "scale=cluster" in text
+    assert "teachers=paper" in text
+
+
+def test_dry_run_says_how_much_and_changes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import tiny
+
+    source = tiny.write_scenes(tmp_path / "scans", 3, frames=7)
+    arguments = [f"source={source}", f"output={tmp_path / 'corpus'}", "chunks_per_shard=4", "dry_run=true"]
+    assert launcher.main([str(ROOT / "jobs" / "pseudolabel.yaml"), *arguments]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capfd.readouterr().out.splitlines())
+    assert (lines["scenes"], lines["chunks"], lines["frames"]) == ("3", "6", "21")
+    assert lines["shards"] == "2, of which 0 are committed"
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_relative_paths_are_the_shells_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pth").write_bytes(b"")
+    assert launcher.resolve("../scans") == str(tmp_path.parent / "scans")
+    assert launcher.resolve("/scans") == "/scans"
+    assert launcher.resolve("s3://bucket/scans") == "s3://bucket/scans"
+    assert launcher.resolve("procedural:apartments?scenes=2") == "procedural:apartments?scenes=2"
+    assert launcher.resolve_if_file("weights.pth") == str(tmp_path / "weights.pth")
+    assert launcher.resolve_if_file("tiny") == "tiny"
+
+
+def test_relative_paths_are_refused_where_they_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded = '{"runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}}'
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", uploaded)  # as in a job, but no raylet is above this process
+    with pytest.raises(SpecError, match="absolute paths"):
+        launcher.resolve("corpora/mine")
+
+
+def test_runs_are_recorded_one_after_the_other(tmp_path: Path) -> None:
+    run = launcher.Job(Path("jobs/pseudolabel.yaml"), ("source=x",))
+    wanted = Spec("x", str(tmp_path / "corpus"))
+    folders = [run.record(wanted) for _ in range(2)]
+    assert [Path(folder).name for folder in folders] == ["0000", "0001"]
+    facts = yaml.safe_load((Path(folders[1]) / "spec.yaml").read_text())
+    assert facts["spec"]["source"] == "x"
+    assert facts["spec_hash"] == launcher.specs.digest(launcher.specs.identity(wanted))
+    assert facts["code_revision"].startswith("0.1.0+")
+
+
+def test_a_corpus_of_another_spec_is_refused_with_what_differs(tmp_path: Path) -> None:
+    import tiny
+
+    source = str(tiny.write_scenes(tmp_path / "scans", 1))
+    first = Spec(source, str(tmp_path / "corpus"))
+    pseudolabel.write_plan(first.output, pseudolabel.open_plans(first)[0])
+    assert len(pseudolabel.open_plans(first)) == 1
+    with pytest.raises(launcher.JobFailed, match="photo_long_side_px: 512 -> 256"):
+        pseudolabel.open_plans(Spec(source, first.output, photo_long_side_px=256))
+
+
+def submit(cluster: RayCluster, *arguments: str, cwd: Path = ROOT) -> str:
+    environment = {**os.environ, "RAY_ADDRESS": cluster.dashboard}
+    command = [str(Path(sys.executable).parent / "ray"), "job", "submit", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_ray_job_submit_runs_the_yaml_itself(ray_cluster: RayCluster) -> None:
+    text = submit(ray_cluster, "jobs/pseudolabel.yaml", "dry_run=true")
+    assert "dry run: nothing was done" in text
+    assert f"{ROOT}/corpora/apartments" in text
+
+
+def test_an_uploaded_folder_runs_its_own_code_and_keeps_relative_paths(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """As from another machine: a changed checkout is uploaded; paths mean the folder where Ray was started."""
+    import shutil
+
+    import tiny
+
+    checkout = tmp_path / "checkout"
+    for part in ("liftgs", "platform", "jobs"):
+        shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
+    changed = checkout / "platform" / "liftgs_platform" / "pseudolabel.py"
+    changed.write_text(changed.read_text().replace("dry run: nothing was done", "dry run of the changed checkout"))
+    source = os.path.relpath(tiny.write_scenes(tmp_path / "scans", 1), ROOT)
+    arguments = ["jobs/pseudolabel.yaml", f"source={source}", "output=corpora/uploaded", "dry_run=true"]
+    text = submit(ray_cluster, "--working-dir", ".", "--", *arguments, cwd=checkout)
+    assert "dry run of the changed checkout" in text
+    assert f"{tmp_path}/scans" in text
+    assert f"{ROOT}/corpora/uploaded" in text
