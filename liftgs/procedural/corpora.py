@@ -33,7 +33,13 @@ def build_room(kind: str, index: int, seed: int) -> Room:
 # ---------------------------------------------------------------------------------------------------- the shell
 
 
-def _shell(size: Triple, wall: tuple[Triple, str], floor: tuple[Triple, str], ceiling: tuple[Triple, str], rng: np.random.Generator) -> list[Object]:
+def _shell(
+    size: Triple,
+    wall: tuple[Triple, str],
+    floor: tuple[Triple, str],
+    ceiling: tuple[Triple, str],
+    rng: np.random.Generator,
+) -> list[Object]:
     """Floor, ceiling and four walls, ids 1 to 6; each a slab outside of the room."""
     x, y, z = size
     t = 0.1
@@ -170,7 +176,7 @@ def _living(layout: Layout) -> None:
     for sofa in sofas:
         _clutter(layout, sofa, ("teddy bear", "book"), 0, 1)
     _walls(layout, ["floor lamp", "plant", "floor lamp"][: int(layout.rng.integers(1, 4))])
-    _floor(layout, ["rug", "ball"])
+    _floor(layout, ["rug", "ball"], 0.04)
 
 
 def _bedroom(layout: Layout) -> None:
@@ -189,8 +195,10 @@ def _bedroom(layout: Layout) -> None:
     for desk in _walls(layout, ["desk"]):
         _chairs(layout, desk, _choice(layout.rng, ("chair", "office chair")), 1.0)
         _workplace(layout, desk)
-    _walls(layout, ["radiator", "suitcase", "floor lamp", "guitar", "plant", "armchair"][: int(layout.rng.integers(3, 7))])
-    _floor(layout, ["rug", "ball", "suitcase"])
+    _walls(
+        layout, ["radiator", "suitcase", "floor lamp", "guitar", "plant", "armchair"][: int(layout.rng.integers(3, 7))]
+    )
+    _floor(layout, ["rug", "ball", "suitcase"], 0.04)
 
 
 def _kitchen(layout: Layout) -> None:
@@ -213,7 +221,7 @@ def _bathroom(layout: Layout) -> None:
         _clutter(layout, machine, ("bottle", "mug", "bottle"), 1, 3)
     for stool in _walls(layout, ["radiator", "bin", "nightstand", "stool", "plant"]):
         _clutter(layout, stool, ("bottle", "mug", "book"), 0, 2)
-    _floor(layout, ["rug", "stool"])
+    _floor(layout, ["rug", "stool"], 0.04)
 
 
 def _apartment(rng: np.random.Generator, index: int, seed: int) -> Room:
@@ -387,7 +395,9 @@ def _warehouse(rng: np.random.Generator, index: int, seed: int) -> Room:
     windows = _windows(layout, int(rng.integers(1, 3)), size[2] * 0.5)
     if style == "workshop":
         for bench in _walls(layout, ["workbench", "workbench", "workbench"][: int(rng.integers(2, 4))]):
-            _clutter(layout, bench, ("toolbox", "mug", "oil can", "bottle", "laptop", "desk lamp", "cardboard box"), 2, 4)
+            _clutter(
+                layout, bench, ("toolbox", "mug", "oil can", "bottle", "laptop", "desk lamp", "cardboard box"), 2, 4
+            )
         _racks(layout, 1)
         _walls(layout, ["locker", "stool"])
         _floor(layout, ["stool", "trolley"], 0.4)
@@ -400,9 +410,30 @@ def _warehouse(rng: np.random.Generator, index: int, seed: int) -> Room:
         _stack(layout, pallet, ("cardboard box", "crate", "barrel", "cardboard box"), 4)
     for trolley in _floor(layout, ["trolley"] if layout.chance(0.7) else [], 0.5):
         _stack(layout, trolley, ("cardboard box", "crate", "toolbox"), 2)
-    walls = ["barrel", "barrel", "fire extinguisher", "step ladder", "crate", "bin", "locker", "pallet", "filing cabinet", "oil can"]
+    walls = [
+        "barrel",
+        "barrel",
+        "fire extinguisher",
+        "step ladder",
+        "crate",
+        "bin",
+        "locker",
+        "pallet",
+        "filing cabinet",
+        "oil can",
+    ]
     _walls(layout, rng.permutation(walls)[: int(rng.integers(5, 8))].tolist())
-    floor = ["barrel", "traffic cone", "traffic cone", "step ladder", "crate", "cardboard box", "toolbox", "oil can", "crate"]
+    floor = [
+        "barrel",
+        "traffic cone",
+        "traffic cone",
+        "step ladder",
+        "crate",
+        "cardboard box",
+        "toolbox",
+        "oil can",
+        "crate",
+    ]
     _floor(layout, rng.permutation(floor)[: int(rng.integers(5, 8))].tolist(), 0.3)
     _hang(layout, ["clock"] if layout.chance(0.4) else [], 1.7, 2.1)
     tone = np.array(((1.0, 1.0, 0.94), (0.95, 1.0, 1.03))[int(rng.integers(2))]) * _uniform(rng, 0.52, 0.64)

@@ -61,7 +61,9 @@ def penetrate(a: Boxes, b: Boxes, touch_m: float = TOUCH_M) -> bool:
         for q in range(3):
             p1, p2, q1, q2 = (p + 1) % 3, (p + 2) % 3, (q + 1) % 3, (q + 2) % 3
             length = np.sqrt(np.maximum(1 - R[:, p, q] ** 2, 1e-12))
-            reach = ha[:, p1] * Q[:, p2, q] + ha[:, p2] * Q[:, p1, q] + hb[:, q1] * Q[:, p, q2] + hb[:, q2] * Q[:, p, q1]
+            reach = (
+                ha[:, p1] * Q[:, p2, q] + ha[:, p2] * Q[:, p1, q] + hb[:, q1] * Q[:, p, q2] + hb[:, q2] * Q[:, p, q1]
+            )
             distance = np.abs(t[:, p2] * R[:, p1, q] - t[:, p1] * R[:, p2, q])
             gap = np.where(length > 1e-3, (distance - reach) / length, -np.inf)
             gaps.append(gap[:, None])
@@ -159,7 +161,9 @@ class Layout:
             material,
             size,
             parts,
-            tuple(Surface(s.x * scale, s.y * scale, s.z * scale, s.width * scale, s.depth * scale) for s in kit.surfaces),
+            tuple(
+                Surface(s.x * scale, s.y * scale, s.z * scale, s.width * scale, s.depth * scale) for s in kit.surfaces
+            ),
             tuple(Seat(s.x * scale, s.y * scale, s.yaw) for s in kit.seats),
             np.min([b[0] for b in bounds], 0),
             np.max([b[1] for b in bounds], 0),
@@ -208,7 +212,7 @@ class Layout:
         self, draft: Draft, walls: tuple[int, ...] = (0, 1, 2, 3), height: float = 0.0, clearance_m: float = 0.02
     ) -> Placed | None:
         """Back to a wall, somewhere along it. Walls: 0 is y = max, 1 is x = 0, 2 is y = 0, 3 is x = max."""
-        for _ in range(14):
+        for _ in range(30):
             wall = walls[int(self.rng.integers(len(walls)))]
             along = self.size[0] if wall % 2 == 0 else self.size[1]
             width = draft.high[0] - draft.low[0]
@@ -235,10 +239,12 @@ class Layout:
         }[wall]
         return self.place(draft, at, yaw, None, clearance_m)
 
-    def on_floor(self, draft: Draft, clearance_m: float = 0.35, yaws: tuple[int, ...] = (0, 90, 180, 270)) -> Placed | None:
+    def on_floor(
+        self, draft: Draft, clearance_m: float = 0.35, yaws: tuple[int, ...] = (0, 90, 180, 270)
+    ) -> Placed | None:
         """Free-standing, at `clearance_m` from everything else."""
         reach = float(np.abs(np.concatenate([draft.low[:2], draft.high[:2]])).max())
-        for _ in range(16):
+        for _ in range(24):
             x = self.rng.uniform(min(reach + 0.1, self.size[0] / 2), max(self.size[0] - reach - 0.1, self.size[0] / 2))
             y = self.rng.uniform(min(reach + 0.1, self.size[1] / 2), max(self.size[1] - reach - 0.1, self.size[1] / 2))
             yaw = yaws[int(self.rng.integers(len(yaws)))] + self.rng.uniform(-8, 8)
@@ -248,7 +254,12 @@ class Layout:
         return None
 
     def on_top(
-        self, draft: Draft, base: Placed, surface: Surface, yaw_deg: float | None = None, at: tuple[float, float] | None = None
+        self,
+        draft: Draft,
+        base: Placed,
+        surface: Surface,
+        yaw_deg: float | None = None,
+        at: tuple[float, float] | None = None,
     ) -> Placed | None:
         """On a surface of another object, at a place of it (-1..1 each way) or anywhere; yaw is relative to the base's."""
         reach = np.maximum(np.abs(draft.low[:2]), np.abs(draft.high[:2]))

@@ -10,12 +10,15 @@ from jaxtyping import Float64
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.ndimage import distance_transform_edt, label
 
+from liftgs.procedural.raycast import PartTable, cast
 from liftgs.procedural.room import Room
 from liftgs.scene import Camera
 
 #: Free distance that the camera keeps from furniture and walls, metres.
 CLEARANCE_M = 0.35
 _CELL_M = 0.08
+_CANDIDATES = 10  # directions to try at a stop before settling for the least bad
+_PROBE_PX = 20  # size of the renderings that tell whether a view is blocked
 _STOPS = 6  # the tour has a planned view at each stop; with six views, these are the views
 
 
@@ -70,13 +73,14 @@ def cameras(room: Room, views: int, width: int, height: int) -> list[Camera]:
     wobble = rng.uniform(0, 2 * np.pi, 6)
     poses = []
     for s in np.linspace(0, 1, views) if views > 1 else [0.5]:
-        poses.append(_pose(float(s), stops, yaws, pitches, wobble, rng_free=room))
+        poses.append(_pose(float(s), stops, yaws, pitches, wobble))
     return [Camera(K, pose, width, height) for pose in poses]
 
 
 def _pose(
-    s: float, stops: np.ndarray, yaws: np.ndarray, pitches: np.ndarray, wobble: np.ndarray, rng_free: Room
+    s: float, stops: np.ndarray, yaws: np.ndarray, pitches: np.ndarray, wobble: np.ndarray
 ) -> Float64[np.ndarray, "4 4"]:
+    """The camera's pose at the fraction `s` of the tour."""
     knots = np.linspace(0, 1, len(stops))
     eye = PchipInterpolator(knots, stops)(s)
     yaw, pitch = CubicSpline(knots, yaws)(s), PchipInterpolator(knots, pitches)(s)
@@ -86,6 +90,11 @@ def _pose(
     pitch = pitch + np.radians(1.0) * sway[2]
     yaw = yaw + np.radians(1.2) * sway[3]
     eye = eye + np.array([0.0, 0.0, 0.03 * sway[4]])
+    return _look(eye, float(yaw), float(pitch), float(roll))
+
+
+def _look(eye: np.ndarray, yaw: float, pitch: float, roll: float) -> Float64[np.ndarray, "4 4"]:
+    """Pose of a camera at `eye`; yaw from the x axis, pitch upwards, roll about the view, radians."""
     forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
     down = np.cross(forward, right)
@@ -114,10 +123,20 @@ def _plan(room: Room, fov: float, rng: np.random.Generator) -> tuple[np.ndarray,
         break
     stops = _tour(cells, rng)
     targets = _targets(room)
+    table = PartTable.of([p for o in room.objects for p in o.parts])
+    # Walls and floor may fill a view: they count as nobody's.
+    owner = np.array([0 if o.is_structure else o.id for o in room.objects for _ in o.parts] + [0])
     yaws, pitches = [], []
     seen = np.zeros(len(targets[0]))
     for stop in stops:
-        yaw, pitch, gain = _best_view(np.append(stop, eye_height), targets, seen, fov, rng)
+        eye = np.append(stop, eye_height)
+        best = np.inf
+        for candidate in _views(eye, targets, seen, fov, rng)[:_CANDIDATES]:
+            blocked = _blocked(table, owner, eye, *candidate[:2], fov)
+            if blocked < best:
+                best, (yaw, pitch, gain) = blocked, candidate
+            if blocked < 1:
+                break
         yaws.append(yaw)
         pitches.append(pitch)
         seen = seen + gain
@@ -146,25 +165,34 @@ def _targets(room: Room) -> tuple[np.ndarray, np.ndarray]:
     return centre, np.sqrt((size**2).sum(1)) / 2
 
 
-def _best_view(
+def _views(
     eye: np.ndarray, targets: tuple[np.ndarray, np.ndarray], seen: np.ndarray, fov: float, rng: np.random.Generator
-) -> tuple[float, float, np.ndarray]:
-    """The direction that shows most of what has not been seen well: yaw, pitch, and how well it shows each target."""
+) -> list[tuple[float, float, np.ndarray]]:
+    """Directions, those first that show most of what has not been seen well: yaw, pitch, how well each target is shown."""
     centre, radius = targets
     offset = centre - eye
     distance = np.linalg.norm(offset, axis=1)
-    # How large a thing looks, saturating at a quarter of the image; far too near is no good either.
+    # How large a thing looks, saturating at a quarter of the image.
     looks = np.clip(2 * radius / np.maximum(distance, 0.3) / fov, 0, 0.8)
     worth = np.minimum(looks / 0.25, 1.0) * np.where((looks > 0.6) & (distance - radius < 0.6), -2.0, 1.0)
-    best: tuple[float, float, float, np.ndarray] | None = None
+    ranked = []
     for yaw in np.arange(0, 2 * np.pi, np.pi / 12) + rng.uniform(0, np.pi / 12):
         for pitch in np.radians((-32.0, -20.0, -9.0)) + rng.uniform(-0.05, 0.05):
             forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
-            cosine = np.clip((offset @ forward) / np.maximum(distance, 1e-6), -1, 1)
+            cosine = np.clip((offset * forward).sum(1) / np.maximum(distance, 1e-6), -1, 1)
             inside = np.clip((fov / 2 - np.arccos(cosine)) / 0.2 + 0.5, 0, 1)
             gain = inside * worth
-            score = float((gain / (1 + 2.5 * seen)).sum())
-            if best is None or score > best[0]:
-                best = (score, float(yaw), float(pitch), gain)
-    assert best is not None
-    return best[1], best[2], best[3]
+            ranked.append((float((gain / (1 + 2.5 * seen)).sum()), float(yaw), float(pitch), gain))
+    ranked.sort(key=lambda view: -view[0])
+    return [view[1:] for view in ranked]
+
+
+def _blocked(table: PartTable, owner: np.ndarray, eye: np.ndarray, yaw: float, pitch: float, fov: float) -> float:
+    """How bad a view is: over 1 when a tenth of it is nearer than 0.7 m, or one object fills half of it."""
+    focal = _PROBE_PX / 2 / np.tan(fov / 2)
+    K = np.array([[focal, 0, _PROBE_PX / 2], [0, focal, _PROBE_PX / 2], [0, 0, 1]])
+    hits = cast(table, Camera(K, _look(eye, yaw, pitch, 0.0), _PROBE_PX, _PROBE_PX))
+    near = (hits.depth < 0.7).mean()
+    ids = owner[hits.part]
+    fills = np.bincount(ids[ids > 0], minlength=1).max() / ids.size
+    return float(max(near / 0.1, fills / 0.5))

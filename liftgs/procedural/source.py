@@ -72,7 +72,9 @@ class ProceduralScene(Scene):
         if kind not in CORPORA:
             raise BadInput(self.uri, f"there is no procedural corpus '{kind}'; choose one of {', '.join(CORPORA)}")
         if min(index, seed) < 0 or views < 1 or min(width, height) < 16 or depth_noise_mm < 0:
-            raise BadInput(self.uri, "needs index >= 0, seed >= 0, views >= 1, width and height >= 16, depth_noise_mm >= 0")
+            raise BadInput(
+                self.uri, "needs index >= 0, seed >= 0, views >= 1, width and height >= 16, depth_noise_mm >= 0"
+            )
         self.kind = kind
         self.index = index
         self.options = options

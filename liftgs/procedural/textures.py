@@ -69,7 +69,9 @@ def _cell(u: np.ndarray, v: np.ndarray, du: float, dv: float) -> np.ndarray:
     """A random value in -1..1 for every cell of a grid."""
     i = np.floor(u * np.float32(1 / du)).astype(np.int32)
     j = np.floor(v * np.float32(1 / dv)).astype(np.int32)
-    return _noise(9, ((0.0, 0.0),)).ravel()[((j * 157 + i * 61) & 511) * _SIZE + ((i * 97 + j * 13) & 511)] * np.float32(0.5)
+    return _noise(9, ((0.0, 0.0),)).ravel()[
+        ((j * 157 + i * 61) & 511) * _SIZE + ((i * 97 + j * 13) & 511)
+    ] * np.float32(0.5)
 
 
 def _planks(u: np.ndarray, v: np.ndarray, phase: float) -> np.ndarray:

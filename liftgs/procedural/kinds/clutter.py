@@ -110,7 +110,13 @@ def laptop(k: Kit) -> None:
     at = lean @ (0.0, 0.0, d / 2)
     k.box((at[0], d / 2 + at[1], 0.03 + at[2]), (w, 0.03, d), rotation=lean)
     face = lean @ (0.0, -0.015, d / 2)
-    k.box((face[0], d / 2 + face[1], 0.03 + face[2]), (w * 0.9, 0.006, d * 0.84), texture="screen", rotation=lean, emission=0.4)
+    k.box(
+        (face[0], d / 2 + face[1], 0.03 + face[2]),
+        (w * 0.9, 0.006, d * 0.84),
+        texture="screen",
+        rotation=lean,
+        emission=0.4,
+    )
 
 
 @kind("keyboard", ("black", "white", "grey", "blue", "red"), ["plastic"])

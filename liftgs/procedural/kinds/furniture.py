@@ -67,7 +67,9 @@ def sofa(k: Kit) -> None:
     """Two or three seats between arms."""
     seats = k.pick(2, 3)
     _upholstery(k, k.vary(1.55, 1.7) if seats == 2 else k.vary(1.95, 2.2), seats)
-    k.box((k.vary(-0.5, 0.5), 0.0, 0.6), (0.38, 0.12, 0.3), k.other("white", "orange", "blue"), "fabric", turn("x", -25))
+    k.box(
+        (k.vary(-0.5, 0.5), 0.0, 0.6), (0.38, 0.12, 0.3), k.other("white", "orange", "blue"), "fabric", turn("x", -25)
+    )
 
 
 @kind("armchair", _CLOTH, ["fabric", "leather"])
@@ -158,7 +160,12 @@ def bookshelf(k: Kit) -> None:
         end = x + (w - 0.1) * k.vary(0.25, 0.55)
         while x < end:
             thick, tall = k.vary(0.04, 0.07), k.vary(0.18, 0.27)
-            k.box((x + thick / 2, 0.0, z + 0.02 + tall / 2), (thick - 0.005, 0.2, tall), k.other(*BRIGHT, "white"), "paper")
+            k.box(
+                (x + thick / 2, 0.0, z + 0.02 + tall / 2),
+                (thick - 0.005, 0.2, tall),
+                k.other(*BRIGHT, "white"),
+                "paper",
+            )
             x += thick
         if w / 2 - x > 0.25:
             k.surface((x + w / 2) / 2, -0.01, z + 0.021, w / 2 - x - 0.1, 0.2)
@@ -202,7 +209,7 @@ def stool(k: Kit) -> None:
     corners = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         f, t = foot * 0.8, r * 0.6
-        k.bar((ax * f, ay * f, 0), (ax * t, ay * t, h - 0.08), 0.022)
+        k.bar((ax * f, ay * f, 0.006), (ax * t, ay * t, h - 0.08), 0.022)
         m = mid * 0.72
         k.bar((ax * m, ay * m, h * 0.38), (bx * m, by * m, h * 0.38), 0.016)
 

@@ -93,8 +93,8 @@ def step_ladder(k: Kit) -> None:
     h, foot = k.vary(1.3, 1.6), 0.3
     spread = h * 0.34
     for x in (-1, 1):
-        k.bar((x * foot, -spread, 0.0), (x * 0.2, 0, h), 0.028)
-        k.bar((x * foot, spread, 0.0), (x * 0.2, 0, h), 0.022)
+        k.bar((x * foot, -spread, 0.012), (x * 0.2, 0, h), 0.028)
+        k.bar((x * foot, spread, 0.012), (x * 0.2, 0, h), 0.022)
     treads = 5
     for i in range(1, treads):
         f = i / treads
@@ -195,5 +195,3 @@ def oil_can(k: Kit) -> None:
     for x in (-0.2, 0.22):
         k.box((x * w, 0, h + 0.025), (0.03, 0.13, 0.06))
     k.bar((-w * 0.34, 0, h - 0.02), (-w * 0.5, 0, h + 0.1), 0.034, DARK)
-
-
