@@ -18,7 +18,7 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from liftgs.procedural.colours import COLOURS
@@ -265,7 +265,7 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def export(model: open_clip.CLIP, config: ClipTrainConfig, out_dir: Path, metrics: dict[str, Any]) -> None:
     """Write `clip_tiny.json` and `clip_tiny.safetensors` (float16) beside the merges, as `load_shipped` reads them."""
     weights = {name: _half(value) for name, value in model.state_dict().items()}
-    save_file(weights, out_dir / f"{TINY}.safetensors")
+    (out_dir / f"{TINY}.safetensors").write_bytes(save(weights))
     preprocess = {
         "mean": MEAN,
         "std": STD,
