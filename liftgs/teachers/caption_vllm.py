@@ -21,7 +21,12 @@ Conversation = list[dict[str, Any]]
 
 
 class VllmCaptioner(PromptedCaptioner):
-    """One vLLM engine. An engine that dies is started again once per call; a prompt that it rejects costs its frame."""
+    """One vLLM engine, in this very process. A prompt that it rejects costs its frame; an engine that fails, the job.
+
+    By default vLLM runs its engine in a process beside ours, and when that one is killed (memory!) waits for it without
+    end (seen in 0.32, `SyncMPClient.get_output`). In process, engine and actor live and die together, so that whatever
+    restarts the actor restarts the engine; also, only then are vLLM's batches, and so its last bits, reproducible.
+    """
 
     def __init__(self, config: CaptionConfig):
         """Loads the model, which takes from half a minute to many.
@@ -30,31 +35,14 @@ class VllmCaptioner(PromptedCaptioner):
             CaptionerUnavailable: vLLM is not installed here, or the engine does not start with this model.
         """
         super().__init__(config)
-        self._start()
+        llm = _start(config)
+        self._engine = llm
+        # Not left to the garbage collector: workers and GPU memory outlive an engine that was merely forgotten.
+        self._stop = weakref.finalize(self, llm.llm_engine.engine_core.shutdown)
 
     def close(self) -> None:
         """Stop the engine and its processes."""
         self._stop()
-
-    def _start(self) -> None:
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # else vLLM reports each start to its makers
-        try:
-            import vllm  # noqa: PLC0415
-        except ImportError as error:
-            raise CaptionerUnavailable(
-                f"vLLM cannot be imported here ({error}); make an environment with "
-                "`python -m liftgs_platform.vllm_env PATH` and set caption.python=PATH/bin/python"
-            ) from error
-        engine = {"limit_mm_per_prompt": {"image": 1}, **self._config.engine}
-        try:
-            llm = vllm.LLM(model=self._config.model, **engine)
-        except Exception as error:  # anything from a missing file to a full GPU
-            raise CaptionerUnavailable(
-                f"vLLM does not start with caption.model={self._config.model}: {error}"
-            ) from error
-        self._engine = llm
-        # Not left to the garbage collector: the engine's processes and its GPU memory outlive a forgotten object.
-        self._stop = weakref.finalize(self, llm.llm_engine.engine_core.shutdown)
 
     def _answer(self, questions: Sequence[Question]) -> list[str | BadAnswer]:
         answers: list[str | BadAnswer] = []
@@ -77,31 +65,14 @@ class VllmCaptioner(PromptedCaptioner):
                 yield error
 
     def _chat(self, conversations: list[Conversation]) -> list[str | BadAnswer]:
-        from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
-
-        try:
-            return self._chat_or_split(conversations)
-        except EngineDeadError:
-            self._stop()
-            self._start()
-        try:
-            return self._chat_or_split(conversations)
-        except EngineDeadError as error:
-            raise CaptionerUnavailable(
-                f"vLLM died twice on the same prompts with model {self._config.model}"
-            ) from error
-
-    def _chat_or_split(self, conversations: list[Conversation]) -> list[str | BadAnswer]:
         """All at once; if vLLM rejects the batch, which it does as a whole, one by one to find the prompt at fault."""
-        from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
-
         try:
             return list(self._generate(conversations))
-        except EngineDeadError:
+        except (MemoryError, OSError):
             raise
         except Exception as error:  # vLLM has no common class for what is wrong with a prompt
             if len(conversations) > 1:
-                return [self._chat_or_split([one])[0] for one in conversations]
+                return [self._chat([one])[0] for one in conversations]
             self._check_plain_image(error)
             return [BadAnswer(f"vLLM rejects the prompt: {error}")]
 
@@ -116,3 +87,25 @@ class VllmCaptioner(PromptedCaptioner):
 
         outputs = self._engine.chat(conversations, SamplingParams(**self._config.parameters), use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
+
+
+def _start(config: CaptionConfig) -> Any:
+    """A `vllm.LLM`.
+
+    Raises:
+        CaptionerUnavailable: vLLM is not installed here, or does not start with this model.
+    """
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # see `VllmCaptioner`
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # else vLLM reports each start to its makers
+    try:
+        import vllm  # noqa: PLC0415
+    except ImportError as error:
+        raise CaptionerUnavailable(
+            f"vLLM cannot be imported here ({error}); make an environment with "
+            "`python -m liftgs_platform.vllm_env PATH` and set caption.python=PATH/bin/python"
+        ) from error
+    arguments = {"limit_mm_per_prompt": {"image": 1}, **config.engine}
+    try:
+        return vllm.LLM(model=config.model, **arguments)
+    except Exception as error:  # anything from a missing file to a full GPU
+        raise CaptionerUnavailable(f"vLLM does not start with caption.model={config.model}: {error}") from error
