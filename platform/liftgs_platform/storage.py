@@ -32,6 +32,7 @@ RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_USER = r"[^/:@\s]+:[^@\s]*@"  # key:secret@; a secret may hold slashes
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -252,7 +253,7 @@ def _store(uri: str) -> tuple[_Store, str]:
         return _Disk(), path
     assert scheme is not None
     rest = uri[scheme.end() :]
-    if re.match(r"[^/]*:[^/]*@", rest):
+    if re.match(_USER, rest):
         raise ValueError(
             f"{scheme[0]}***@{rest.partition('@')[2]}: a storage URI must not hold credentials; put them into the "
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and take them out of the URI"
@@ -284,7 +285,8 @@ def _do(verb: str, uri: str, operation: Callable[[_Store, str], T]) -> T:
 
 
 def _explain(verb: str, uri: str, error: Exception, attempts: int) -> Exception:
-    cause = _without_secrets(" ".join(str(error).split())) or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    cause = _without_secrets(" ".join(said.split())) or type(error).__name__
     if isinstance(error, FileNotFoundError):
         why = "no such bucket" if _code(error) == "NoSuchBucket" else "no such file"
         return FileNotFoundError(f"{uri}: {why}")
@@ -345,7 +347,7 @@ def _without_secrets(text: str) -> str:
     for name in _SECRETS:
         if os.environ.get(name):
             text = text.replace(os.environ[name], "***")
-    return re.sub(r"(://)[^/@\s]*:[^/@\s]*@", r"\1***@", text)
+    return re.sub(f"(?<=://){_USER}", "***@", text)
 
 
 def _read_exactly(file: Any, size: int) -> bytes:

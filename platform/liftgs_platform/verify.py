@@ -172,7 +172,7 @@ def _check_tar(corpus: str, index: ShardIndex, deep: bool) -> Iterator[str]:
                     key, _, name = member.name.partition(".")
                     sample[name] = data
                     if sample.keys() >= index.samples.get(key, {}).keys():
-                        yield from _check_sample(f"{uri}#{key}", sample)
+                        yield from _check_sample(key, sample)
                         counts.update(count([sample]) if "cloud.npz" in sample else {})
                         sample = {}
     except (tarfile.TarError, EOFError) as error:
@@ -193,9 +193,9 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def _check_sample(uri: str, members: dict[str, bytes]) -> Iterator[str]:
+def _check_sample(key: str, members: dict[str, bytes]) -> Iterator[str]:
     try:
-        decode_sample(members, uri).check()
+        decode_sample(members, key).check()
     except BadInput as fault:
         yield f"cannot be decoded: {fault}"
 

@@ -184,10 +184,10 @@ def test_bytes_are_the_same_in_every_process(tmp_path: Path):
 
 # --- killed writers ------------------------------------------------------------------------------------------------
 
-BIG = 2_000_000  # bytes of a photo: writing takes long enough to be hit
+BIG = 1_500_000  # bytes of a photo: writing takes long enough to be hit
 
 
-def big_plan(shards_: int = 40) -> Plan:
+def big_plan(shards_: int = 24) -> Plan:
     return corpora.plan([Chunk("scans/big", "big", i, ("a",), ("a",)) for i in range(shards_)], chunks_per_shard=1)
 
 
@@ -210,14 +210,17 @@ def assert_every_commit_is_whole(corpus: str) -> list[int]:
     return committed
 
 
-def kill_at_random(corpus: str, kills: int, longest_s: float) -> None:
-    """Start writers, SIGKILL each at a random moment, and look at what is left."""
+def kill_at_random(corpus: str, kills: int) -> None:
+    """Start writers, SIGKILL each at a random moment among its first commits, and look at what is left."""
     moments = random.Random(7)
     for _ in range(kills):
+        until = len(shards.committed_indices(corpus)) + moments.randint(0, 4)
         code = f"import test_shards as t; print('ready', flush=True); t.commit_big({corpus!r})"
         writer = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE)
         assert writer.stdout.readline() == b"ready\n"
-        time.sleep(moments.uniform(0, longest_s))
+        while len(shards.committed_indices(corpus)) < until and writer.poll() is None:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.05))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
@@ -228,8 +231,8 @@ def test_killed_writer_leaves_no_readable_part_of_a_shard(tmp_path: Path):
     killed, undisturbed = str(tmp_path / "killed"), str(tmp_path / "undisturbed")
     for corpus in (killed, undisturbed):
         write_plan(corpus, big_plan())
-    kill_at_random(killed, kills=6, longest_s=0.3)
-    assert 0 < len(shards.committed_indices(killed)) < 40, "the kills hit writers at work"
+    kill_at_random(killed, kills=5)
+    assert 0 < len(shards.committed_indices(killed)) < 24, "the kills hit writers at work"
     for corpus in (killed, undisturbed):
         commit_big(corpus)
         manifest.write(corpus)
