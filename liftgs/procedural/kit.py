@@ -1,6 +1,7 @@
 """The builder's bench: furniture is put together here from boxes, cylinders and balls in a frame of its own.
 
-The frame: origin on the floor under the middle, z up, the front looks along -y, the back (what goes to a wall) along +y.
+The frame: origin on the floor under the middle, z up, the front looks along -y, the back (which goes to a wall)
+along +y.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Kit:
         top: float = 1.0,
         emission: float = 0.0,
     ) -> None:
-        """A cylinder or truncated cone along z: centre, radius at the bottom (x, y), height; `top` = top over bottom radius."""
+        """A cylinder or truncated cone along z: centre, bottom radius or radii, height, top over bottom radius."""
         rx, ry = radius if isinstance(radius, tuple) else (radius, radius)
         rotation = np.eye(3) if rotation is None else rotation
         if top > 1:  # a part's taper is at most 1: build it upside down

@@ -1,4 +1,4 @@
-"""Puts furniture where it fits: against walls, on the floor, round tables, on top of other things. Nothing interpenetrates.
+"""Puts furniture where it fits: at walls, on the floor, round tables, on other things. Nothing interpenetrates.
 
 Knows how to place, not what: the recipes of the corpora are in `corpora`.
 """
@@ -22,7 +22,7 @@ TOUCH_M = 0.002
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Oriented boxes around parts: centres [n, 3], axes as columns [n, 3, 3], half extents [n, 3], world bounds [n, 3]."""
+    """Oriented boxes around parts: centres, axes as columns, half extents, and world-aligned bounds; metres."""
 
     centre: Float64[np.ndarray, "n 3"]
     axes: Float64[np.ndarray, "n 3 3"]
@@ -44,7 +44,7 @@ class Boxes:
 
 
 def penetrate(a: Boxes, b: Boxes, touch_m: float = TOUCH_M) -> bool:
-    """Whether any box of `a` and any of `b` overlap by more than `touch_m` (separating axes, Gottschalk et al. 1996)."""
+    """Whether a box of `a` and one of `b` overlap by more than `touch_m` (separating axes, Gottschalk et al. 1996)."""
     near = ((a.low[:, None] + touch_m < b.high[None]) & (b.low[None] + touch_m < a.high[:, None])).all(2)
     i, j = np.nonzero(near)
     if len(i) == 0:
@@ -261,7 +261,7 @@ class Layout:
         yaw_deg: float | None = None,
         at: tuple[float, float] | None = None,
     ) -> Placed | None:
-        """On a surface of another object, at a place of it (-1..1 each way) or anywhere; yaw is relative to the base's."""
+        """On a surface of another object, at a place of it (-1..1 each way) or anywhere, turned relative to it."""
         reach = np.maximum(np.abs(draft.low[:2]), np.abs(draft.high[:2]))
         for attempt in range(8):
             yaw = float(self.rng.uniform(-25, 25)) if yaw_deg is None else yaw_deg

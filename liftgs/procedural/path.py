@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.ndimage import distance_transform_edt, label
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import cKDTree
 
 from liftgs.procedural.raycast import PartTable, cast
 from liftgs.procedural.room import Room
@@ -23,19 +26,52 @@ _STOPS = 6  # the tour has a planned view at each stop; with six views, these ar
 
 
 @dataclass(frozen=True, eq=False)
+class Ground:
+    """A connected region of floor: the centres of its cells, metres."""
+
+    cells: Float64[np.ndarray, "n 2"]
+    cell_m: float
+
+    def walk(self, stops: Float64[np.ndarray, "s 2"]) -> list[Float64[np.ndarray, "m 2"]]:
+        """Shortest ways from each stop to the next inside the region, smoothed; they begin and end at the stops."""
+        near = cKDTree(self.cells).query_pairs(1.5 * self.cell_m, output_type="ndarray")
+        length = np.sqrt(((self.cells[near[:, 0]] - self.cells[near[:, 1]]) ** 2).sum(1))
+        n = len(self.cells)
+        graph = coo_matrix((length, (near[:, 0], near[:, 1])), shape=(n, n))
+        at = ((self.cells[None] - stops[:, None]) ** 2).sum(2).argmin(1)
+        _, previous = dijkstra(graph.tocsr(), directed=False, indices=at[:-1], return_predecessors=True)
+        return [_smooth(self.cells[_trace(previous[i], at[i], at[i + 1])]) for i in range(len(stops) - 1)]
+
+
+def _trace(previous: np.ndarray, start: int, end: int) -> list[int]:
+    way = [int(end)]
+    while way[-1] != start:
+        way.append(int(previous[way[-1]]))
+    return way[::-1]
+
+
+def _smooth(way: Float64[np.ndarray, "m 2"]) -> Float64[np.ndarray, "m 2"]:
+    """Round the corners of a way by a few centimetres; its ends stay."""
+    way = way.copy()
+    for _ in range(6):
+        way[1:-1] = 0.25 * way[:-2] + 0.5 * way[1:-1] + 0.25 * way[2:]
+    return way
+
+
+@dataclass(frozen=True, eq=False)
 class FreeSpace:
-    """Where a person with a camera can be: a grid of cells of `cell_m`, and each cell's distance to the next obstacle."""
+    """Where a person with a camera can be: a grid of cells of `cell_m`, and each cell's distance to an obstacle."""
 
     cell_m: float
     distance_m: Float64[np.ndarray, "x y"]
 
-    def cells(self, clearance_m: float) -> Float64[np.ndarray, "n 2"]:
-        """Centres of the cells of the largest connected free region, metres."""
+    def ground(self, clearance_m: float) -> Ground:
+        """The largest connected region that keeps this distance."""
         regions, count = label(self.distance_m >= clearance_m)
         if count == 0:
-            return np.empty((0, 2))
+            return Ground(np.empty((0, 2)), self.cell_m)
         largest = 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
-        return (np.argwhere(regions == largest) + 0.5) * self.cell_m
+        return Ground((np.argwhere(regions == largest) + 0.5) * self.cell_m, self.cell_m)
 
 
 def free_space(room: Room, low_m: float, high_m: float) -> FreeSpace:
@@ -56,6 +92,36 @@ def free_space(room: Room, low_m: float, high_m: float) -> FreeSpace:
     return FreeSpace(_CELL_M, distance_transform_edt(padded)[1:-1, 1:-1] * _CELL_M)
 
 
+@dataclass(frozen=True, eq=False)
+class _Tour:
+    """A way on the floor per leg between stops, and the eye's height, yaw and pitch (radians) at each stop."""
+
+    legs: list[Float64[np.ndarray, "m 2"]]
+    heights: Float64[np.ndarray, " s"]
+    yaws: Float64[np.ndarray, " s"]
+    pitches: Float64[np.ndarray, " s"]
+
+    def pose(self, s: float, wobble: Float64[np.ndarray, " 6"]) -> Float64[np.ndarray, "4 4"]:
+        """The camera's pose at the fraction `s` of the tour."""
+        knots = np.linspace(0, 1, len(self.heights))
+        yaw, pitch = CubicSpline(knots, self.yaws)(s), PchipInterpolator(knots, self.pitches)(s)
+        # A hand: slow swaying of a few degrees and centimetres, in incommensurate rhythms.
+        sway = np.sin(2 * np.pi * np.array([3.1, 4.3, 5.7, 2.3, 3.7, 4.9]) * s + wobble)
+        roll = np.radians(1.8) * sway[0] + np.radians(0.8) * sway[1]
+        pitch = pitch + np.radians(1.0) * sway[2]
+        yaw = yaw + np.radians(1.2) * sway[3]
+        height = PchipInterpolator(knots, self.heights)(s) + 0.03 * sway[4]
+        return _look(np.append(self._floor_point(s), height), float(yaw), float(pitch), float(roll))
+
+    def _floor_point(self, s: float) -> Float64[np.ndarray, " 2"]:
+        """Where one stands: every leg takes equally long, at an even pace."""
+        leg = min(int(s * len(self.legs) + 1e-9), len(self.legs) - 1)
+        way = self.legs[leg]
+        travelled = np.append(0.0, np.cumsum(np.sqrt((np.diff(way, axis=0) ** 2).sum(1))))
+        here = np.clip(s * len(self.legs) - leg, 0, 1) * travelled[-1]
+        return np.array([np.interp(here, travelled, way[:, 0]), np.interp(here, travelled, way[:, 1])])
+
+
 def cameras(room: Room, views: int, width: int, height: int) -> list[Camera]:
     """Cameras along the tour: a pure function of the room's name and these arguments.
 
@@ -69,28 +135,12 @@ def cameras(room: Room, views: int, width: int, height: int) -> list[Camera]:
     fov = np.radians(rng.uniform(70, 75))
     focal = width / 2 / np.tan(fov / 2)
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    stops, yaws, pitches = _plan(room, float(fov), rng)
+    tour = _plan(room, float(fov), rng)
     wobble = rng.uniform(0, 2 * np.pi, 6)
     poses = []
     for s in np.linspace(0, 1, views) if views > 1 else [0.5]:
-        poses.append(_pose(float(s), stops, yaws, pitches, wobble))
+        poses.append(tour.pose(float(s), wobble))
     return [Camera(K, pose, width, height) for pose in poses]
-
-
-def _pose(
-    s: float, stops: np.ndarray, yaws: np.ndarray, pitches: np.ndarray, wobble: np.ndarray
-) -> Float64[np.ndarray, "4 4"]:
-    """The camera's pose at the fraction `s` of the tour."""
-    knots = np.linspace(0, 1, len(stops))
-    eye = PchipInterpolator(knots, stops)(s)
-    yaw, pitch = CubicSpline(knots, yaws)(s), PchipInterpolator(knots, pitches)(s)
-    # A hand: slow swaying of a few degrees and centimetres, in incommensurate rhythms.
-    sway = np.sin(2 * np.pi * np.array([3.1, 4.3, 5.7, 2.3, 3.7, 4.9]) * s + wobble)
-    roll = np.radians(1.8) * sway[0] + np.radians(0.8) * sway[1]
-    pitch = pitch + np.radians(1.0) * sway[2]
-    yaw = yaw + np.radians(1.2) * sway[3]
-    eye = eye + np.array([0.0, 0.0, 0.03 * sway[4]])
-    return _look(eye, float(yaw), float(pitch), float(roll))
 
 
 def _look(eye: np.ndarray, yaw: float, pitch: float, roll: float) -> Float64[np.ndarray, "4 4"]:
@@ -106,22 +156,10 @@ def _look(eye: np.ndarray, yaw: float, pitch: float, roll: float) -> Float64[np.
     return pose
 
 
-def _plan(room: Room, fov: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stops of the tour, and the yaw and pitch at each, radians."""
+def _plan(room: Room, fov: float, rng: np.random.Generator) -> _Tour:
     eye_height = float(rng.uniform(1.42, 1.6))
-    cells = np.empty((0, 2))
-    # Walk on free floor if there is enough of it; else lean over whatever is lower than the camera.
-    for low in (0.1, 0.6, 1.0, eye_height - 0.25):
-        for clearance in (CLEARANCE_M + 0.15, CLEARANCE_M):
-            found = free_space(room, low, eye_height + 0.3).cells(clearance)
-            if len(found) > len(cells):
-                cells = found
-            if len(cells) * _CELL_M**2 > 0.16 * room.size[0] * room.size[1]:
-                break
-        else:
-            continue
-        break
-    stops = _tour(cells, rng)
+    ground = _ground(room, eye_height)
+    stops = _stops(ground.cells, rng)
     targets = _targets(room)
     table = PartTable.of([p for o in room.objects for p in o.parts])
     # Walls and floor may fill a view: they count as nobody's.
@@ -141,10 +179,24 @@ def _plan(room: Room, fov: float, rng: np.random.Generator) -> tuple[np.ndarray,
         pitches.append(pitch)
         seen = seen + gain
     heights = eye_height + rng.uniform(-0.04, 0.04, len(stops))
-    return np.column_stack([stops, heights]), np.unwrap(yaws), np.asarray(pitches)
+    return _Tour(ground.walk(stops), heights, np.unwrap(yaws), np.asarray(pitches))
 
 
-def _tour(cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _ground(room: Room, eye_height: float) -> Ground:
+    """Free floor if there is enough of it; else also what is above lower and lower furniture: one leans over it."""
+    best = Ground(np.empty((0, 2)), _CELL_M)
+    for low in (0.1, 0.6, 1.0, eye_height - 0.25):
+        space = free_space(room, low, eye_height + 0.3)
+        for clearance in (CLEARANCE_M + 0.15, CLEARANCE_M):
+            found = space.ground(clearance)
+            if len(found.cells) > len(best.cells):
+                best = found
+            if len(best.cells) * _CELL_M**2 > 0.16 * room.size[0] * room.size[1]:
+                return best
+    return best if len(best.cells) else space.ground(float(space.distance_m.max()))
+
+
+def _stops(cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Stops spread over the free cells (farthest points), in order round their middle."""
     chosen = [cells[int(rng.integers(len(cells)))]]
     for _ in range(_STOPS - 1):
@@ -168,7 +220,7 @@ def _targets(room: Room) -> tuple[np.ndarray, np.ndarray]:
 def _views(
     eye: np.ndarray, targets: tuple[np.ndarray, np.ndarray], seen: np.ndarray, fov: float, rng: np.random.Generator
 ) -> list[tuple[float, float, np.ndarray]]:
-    """Directions, those first that show most of what has not been seen well: yaw, pitch, how well each target is shown."""
+    """Directions (yaw, pitch, how well each target is shown), those first that show most of what was not seen well."""
     centre, radius = targets
     offset = centre - eye
     distance = np.linalg.norm(offset, axis=1)

@@ -54,7 +54,7 @@ class PartTable:
         )
 
     def rays(self, camera: Camera) -> tuple[Float64[np.ndarray, "p 3"], Float64[np.ndarray, "p 3 3"]]:
-        """The camera in every part's unit frame: origin `o`, and `A` with direction = A @ (x, y, 1) per unit of z-depth."""
+        """In every part's unit frame: the camera's centre, and A with direction = A @ (x, y, 1) per unit of depth."""
         to_local = np.swapaxes(self.rotation, 1, 2) / self.half_size[:, :, None]
         origin = ((camera.cam_to_world[:3, 3] - self.centre)[:, None, :] * to_local).sum(2)
         directions = (to_local[:, :, :, None] * camera.cam_to_world[None, None, :3, :3]).sum(2)

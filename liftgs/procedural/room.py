@@ -17,12 +17,13 @@ Triple = tuple[float, float, float]
 class Part:
     """One convex primitive of an object, in the world frame.
 
-    The local frame is scaled so that the primitive lies in [-1, 1]^3: `world = rotation @ (half_size * local) + centre`.
+    In its local frame it lies in [-1, 1]^3, and `world = rotation @ (half_size * local) + centre`.
 
     Attributes:
-        shape: `box`; `cylinder` with axis along local z, a truncated elliptic cone when `taper` < 1; `sphere`, an ellipsoid.
+        shape: `box`; `cylinder` along local z, a truncated elliptic cone when `taper` < 1; `sphere`, an ellipsoid.
         centre: metres.
-        half_size: box half extents; cylinder (x radius, y radius, half height), the radii at local z = -1; ellipsoid radii. Metres.
+        half_size: metres; box half extents; cylinder (x radius, y radius, half height), the radii at local z = -1;
+            ellipsoid radii.
         rotation: local to world.
         rgb: linear albedo in 0..1, before texture.
         texture: name of the look in `liftgs.procedural.textures.TEXTURES`.

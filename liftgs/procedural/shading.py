@@ -194,7 +194,7 @@ _UPRIGHT = frozenset({"screen", "bricks", "corrugated", "tiles", "planks"})
 def _light(
     room: Room, volume: LightVolume, xyz: np.ndarray, outward: np.ndarray, normal: np.ndarray, gloss: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Light that arrives (to be multiplied by the albedo), and highlights, at points with normals; rows are channels."""
+    """Light that arrives (to be multiplied by the albedo), and highlights; rows are channels."""
     seen = volume.at(xyz + normal * np.float32(1.1 * volume.voxel_size_m))
     # Light from above is a little stronger than from below.
     ambient = seen[0] * (np.float32(0.86) + np.float32(0.14) * normal[2])
@@ -241,7 +241,7 @@ _TONE_TOP = 4.0
 
 
 def _tone_table(size: int) -> Float32[np.ndarray, " size"]:
-    """Linear radiance in 0.._TONE_TOP to an 8-bit value plus one half: a soft shoulder instead of clipping, then sRGB."""
+    """Linear radiance in 0.._TONE_TOP to 8 bits plus one half: a soft shoulder instead of clipping, then sRGB."""
     value = np.arange(size) / (size - 1) * _TONE_TOP
     value = np.where(value > 0.6, 0.6 + 0.4 * (1 - np.exp((0.6 - value) / 0.4)), value)
     encoded = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)

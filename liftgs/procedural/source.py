@@ -35,7 +35,8 @@ class SourceOptions:
         seed: of the corpus.
         width: of a frame, pixels.
         height: of a frame, pixels.
-        depth_noise_mm: standard deviation of the depth at 1 m; grows with the square of the distance above that. 0 = exact.
+        depth_noise_mm: standard deviation of the depth up to 1 m; grows with the square of the distance beyond, to at
+            most 30 mm. 0 gives exact depth.
     """
 
     scenes: int = 24
@@ -111,7 +112,7 @@ class ProceduralScene(Scene):
         depth = np.where(np.isfinite(hits.depth), hits.depth, 0).astype(np.float32)
         if self.options.depth_noise_mm > 0:
             sigma = np.float32(self.options.depth_noise_mm / 1000) * np.maximum(1, depth) ** 2 * (depth > 0)
-            depth = depth + np.minimum(sigma, 0.03) * rng.standard_normal(depth.shape, dtype=np.float32)
+            depth += np.minimum(sigma, np.float32(0.03)) * rng.standard_normal(depth.shape, dtype=np.float32)
         return Frame(frame_id, self.frame_uri(frame_id), camera, rgb, depth, instances=owner[hits.part])
 
     def labels(self) -> SceneLabels:

@@ -148,8 +148,8 @@ def bookshelf(k: Kit) -> None:
     w, d, boards = k.vary(0.8, 1.1), k.vary(0.30, 0.36), k.pick(4, 5)
     gap = k.vary(0.34, 0.38)
     h = boards * gap + 0.04
-    for x in (-1, 1):
-        k.box((x * (w / 2 - 0.02), 0, h / 2), (0.04, d, h))
+    for side in (-1, 1):
+        k.box((side * (w / 2 - 0.02), 0, h / 2), (0.04, d, h))
     k.box((0, d / 2 - 0.015, h / 2), (w - 0.08, 0.03, h))
     for i in range(boards + 1):
         z = i * gap + 0.02

@@ -171,9 +171,9 @@ def trolley(k: Kit) -> None:
     """A platform on four wheels with a push bar at one end."""
     w, d, h = k.vary(0.95, 1.15), k.vary(0.58, 0.66), k.vary(0.88, 0.98)
     k.box((0, 0, 0.2), (w, d, 0.07))
-    for x in (-1, 1):
+    for side in (-1, 1):
         for y in (-1, 1):
-            k.rod((x * (w / 2 - 0.14), y * (d / 2 - 0.08), 0.08), 0.08, 0.05, DARK, "leather", turn("x", 90))
+            k.rod((side * (w / 2 - 0.14), y * (d / 2 - 0.08), 0.08), 0.08, 0.05, DARK, "leather", turn("x", 90))
     x = w / 2 - 0.04
     for y in (-1, 1):
         k.rod((x, y * (d / 2 - 0.05), (0.22 + h) / 2), 0.026, h - 0.22)
