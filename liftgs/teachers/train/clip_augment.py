@@ -17,10 +17,13 @@ FILL = 127
 def augmented(
     crops: Crops, rows: Int64[np.ndarray, " b"], size: int, mode: ResizeMode, rng: np.random.Generator
 ) -> Float32[Tensor, "b 3 h w"]:
-    """Training images of some crops, in 0..1: the box off by a few per cent, now and then only a part of it, flipped,
-    under slightly other light. Changes of light stay far below what would turn one colour's name into another.
+    """Training images of some crops, in 0..1.
+
+    The box is off by a few per cent, or holds only a part of the object; something else may stand before it; it is
+    flipped, and under slightly other light: far less than would turn one colour's name into another.
     """
     images = torch.stack([_window(crops, row, size, mode, rng) for row in rows])
+    _occlude(images, rng)
     flip = torch.from_numpy(rng.random(len(rows)) < 0.5)
     images[flip] = images[flip].flip(-1)
     return _relight(images.float() / 255, rng)
@@ -34,7 +37,7 @@ def _window(crops: Crops, row: int, size: int, mode: ResizeMode, rng: np.random.
         low = low + (extent - part) * rng.random(2)
         high = low + part
     else:
-        low, high = low + extent * rng.normal(0, 0.035, 2), high + extent * rng.normal(0, 0.035, 2)
+        low, high = low + extent * rng.normal(0, 0.04, 2), high + extent * rng.normal(0, 0.04, 2)
     side = crops.images.shape[1]
     x0, y0 = np.clip(np.rint(low * side).astype(int), 0, side - 4)
     x1, y1 = np.clip(np.rint(high * side).astype(int), (x0 + 4, y0 + 4), side)
@@ -52,6 +55,22 @@ def _unsquash(window: np.ndarray, aspect: float) -> np.ndarray:
     else:
         height = max(2, round(height / aspect))
     return resize_crop(window, (height, width)).permute(1, 2, 0).numpy()
+
+
+def _occlude(images: Tensor, rng: np.random.Generator) -> None:
+    """Cover up to a third of the width and height of some images, from one side, with a piece of another one."""
+    size = images.shape[-1]
+    sources = images.clone()
+    for i in np.flatnonzero(rng.random(len(images)) < 0.25):
+        height, width = rng.integers(size // 8, size, 2)
+        if rng.random() < 0.5:
+            height = min(height, size // 3)
+        else:
+            width = min(width, size // 3)
+        y = int(rng.choice([0, size - height]))
+        x = int(rng.choice([0, size - width]))
+        other = sources[rng.integers(len(images)), :, y : y + height, x : x + width]
+        images[i, :, y : y + height, x : x + width] = other
 
 
 def _relight(images: Tensor, rng: np.random.Generator) -> Tensor:

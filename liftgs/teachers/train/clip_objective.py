@@ -186,7 +186,7 @@ def objective(
     with torch.no_grad():
         report["kind right"] = float((of_kinds.argmax(dim=1) == kinds).float().mean())
         report["colour right"] = float((of_colours.argmax(dim=1) == colours).float().mean())
-    return sum(WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items()), report
+    return torch.stack([WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items()]).sum(), report
 
 
 def relation_names(expressions: Sequence[RoomExpression]) -> list[str]:
