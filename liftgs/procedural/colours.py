@@ -37,7 +37,16 @@ def sample(name: str, rng: np.random.Generator) -> Rgb:
 
 
 def nearest(rgb: Rgb) -> str:
-    """Name of the palette entry nearest to a linear albedo, measured after a square root (about how far it looks)."""
+    """Name of the palette entry that looks nearest to a linear albedo.
+
+    Compared in an opponent space of the square roots (lightness, red-green, yellow-blue) where lightness counts half: a
+    pale wood is brown, not grey.
+    """
     names = list(PALETTE)
-    palette = np.sqrt(np.array([PALETTE[name] for name in names]))
-    return names[int(np.argmin(((palette - np.sqrt(np.asarray(rgb))) ** 2).sum(1)))]
+    difference = _opponent(np.array([PALETTE[name] for name in names])) - _opponent(np.asarray(rgb))
+    return names[int(np.argmin((difference**2).sum(-1)))]
+
+
+def _opponent(rgb: np.ndarray) -> np.ndarray:
+    r, g, b = np.moveaxis(np.sqrt(rgb), -1, 0)
+    return np.stack([0.5 * (r + g + b) / 3, r - g, (r + g) / 2 - b], -1)

@@ -21,7 +21,7 @@ STEEL: Triple = (0.36, 0.37, 0.38)
 PAPER: Triple = (0.78, 0.76, 0.70)
 GLASS: Triple = (0.50, 0.62, 0.70)
 SOIL: Triple = (0.05, 0.03, 0.02)
-CARD: Triple = (0.42, 0.27, 0.14)
+CARD: Triple = (0.42, 0.235, 0.10)
 
 
 def turn(axis: str, degrees: float) -> np.ndarray:

@@ -199,7 +199,7 @@ def cardboard_box(k: Kit) -> None:
     """A carton with tape along the top, sometimes with open flaps, and a label."""
     w, d, h = k.vary(0.34, 0.56), k.vary(0.3, 0.42), k.vary(0.24, 0.42)
     r, g, b = CARD
-    f = k.vary(0.85, 1.1) * 0.62
+    f = k.vary(0.53, 0.68)
     card = (r * f, g * f, b * f)
     k.box((0, 0, h / 2), (w, d, h), card, "cardboard")
     if k.pick(0, 1):
