@@ -142,10 +142,7 @@ def build_clip(config: EmbedConfig, device: str | torch.device = "cpu") -> ClipM
     """
     if config.model == "tiny":
         return load_shipped(WEIGHTS / f"{TINY}.json", device)
-    model, name = create_open_clip(config.model, config.pretrained, config.precision, str(device))
-    revision = f"{name}:{config.pretrained}"
-    if Path(config.pretrained).is_file():
-        revision = f"{name}:sha256-{file_digest(Path(config.pretrained))}"
+    model, name, revision = create_open_clip(config.model, config.pretrained, config.precision, str(device))
     tokenizer = open_clip.get_tokenizer(name)
     return _assemble(model, tokenizer, open_clip.get_model_preprocess_cfg(model), revision)
 

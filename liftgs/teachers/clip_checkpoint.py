@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from liftgs.scene import BadInput
 from liftgs.teachers import torchscript
-from liftgs.teachers.checkpoints import local_checkpoint
+from liftgs.teachers.checkpoints import file_digest, local_checkpoint
 
 #: buffers that only OpenAI's own files hold beside the weights
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 
 
-def create_open_clip(name: str, weights: str, precision: str, device: str) -> tuple[nn.Module, str]:
+def create_open_clip(name: str, weights: str, precision: str, device: str) -> tuple[nn.Module, str, str]:
     """An open_clip model with weights, in evaluation mode.
 
     Args:
@@ -39,7 +39,8 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
         device: a torch device.
 
     Returns:
-        The model, and the name of the config it was made with: `name`, or its QuickGELU twin.
+        The model; the name of the config it was made with, which is `name` or its QuickGELU twin; and which weights
+        these are: the tag, or a hash of the file.
 
     Raises:
         ValueError: no such model, or `weights` is neither a tag of it nor looks like a path.
@@ -55,7 +56,7 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
         except Exception as error:  # each way of downloading raises errors of its own kinds
             reason = f"cannot load these pretrained weights ({error}); download them and give their path instead"
             raise BadInput(f"{name}:{weights}", reason) from error
-        return model.eval(), name
+        return model.eval(), name, f"{name}:{weights}"
     if "://" not in weights and not Path(weights).suffix and not Path(weights).exists():
         raise ValueError(
             f"{weights!r} is neither a pretrained tag of {name} ({', '.join(tags) or 'it has none'}) nor a file"
@@ -73,7 +74,7 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
             force_preprocess_cfg=_preprocess_of(name),
         )
     _load(model, {key: value for key, value in state.items() if key not in _OPENAI_MARKS}, weights, name)
-    return model.eval(), name
+    return model.eval(), name, f"{name}:sha256-{file_digest(path)}"
 
 
 @contextmanager

@@ -202,7 +202,9 @@ def test_spans_survive_the_tokenizers_clean_up(text: str, word: str) -> None:
 # ---- foreign checkpoints
 
 
-def test_every_format_of_a_checkpoint_gives_the_same_model(checkpoint: Path, tmp_path: Path) -> None:
+def test_every_format_of_a_checkpoint_gives_the_same_model(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = toy().state_dict()
     training = tmp_path / "epoch_1.pt"
     torch.save({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in state.items()}}, training)
@@ -211,8 +213,16 @@ def test_every_format_of_a_checkpoint_gives_the_same_model(checkpoint: Path, tmp
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "toy.safetensors")
     with torch.no_grad():
         wanted = toy().encode_text(open_clip.get_tokenizer("toy")(["a chair"]), normalize=True)
-    for path in (checkpoint, training, tmp_path / "toy.safetensors", checkpoint.as_uri()):
-        assert build_clip(EmbedConfig("toy", str(path))).encode_text(["a chair"]).allclose(wanted, atol=1e-6)
+    found = {
+        str(path): build_clip(EmbedConfig("toy", str(path)))
+        for path in (checkpoint, training, tmp_path / "toy.safetensors")
+    }
+    for clip in found.values():
+        assert clip.encode_text(["a chair"]).allclose(wanted, atol=1e-6)
+    monkeypatch.setenv("LIFTGS_CACHE", str(tmp_path / "cache"))
+    by_url = build_clip(EmbedConfig("toy", checkpoint.as_uri()))
+    assert by_url.revision == found[str(checkpoint)].revision  # names the content, not the place
+    assert len({clip.revision for clip in found.values()}) == 3
 
 
 def openai_archive(path: Path) -> open_clip.CLIP:
@@ -233,7 +243,7 @@ def test_openais_archives_are_read_and_get_quick_gelu_whatever_the_name(tmp_path
     path = tmp_path / "ViT-toy.pt"
     openai_archive(path)
     for name in ("toy", "toy-quickgelu"):
-        model, used = create_open_clip(name, str(path), "fp32", "cpu")
+        model, used, _ = create_open_clip(name, str(path), "fp32", "cpu")
         assert used == "toy-quickgelu"
         assert isinstance(model, open_clip.CLIP)
         pixels = torch.rand(2, 3, 32, 32)
