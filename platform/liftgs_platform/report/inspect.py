@@ -106,7 +106,7 @@ def _spread(items: Sequence[str], count: int) -> list[str]:
 def _tiles(manifest: dict[str, Any], quarantine: Sequence[Any]) -> list[dict[str, Any]]:
     counts = manifest["counts"]
     size = sum(shard["size"] for shard in manifest["shards"])
-    tiles = [
+    tiles: list[dict[str, Any]] = [
         {"label": name, "value": f"{counts[name]:,}"}
         for name in ("samples", "views", "segments", "captions", "points", "expressions")
         if counts.get(name)
