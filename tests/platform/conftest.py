@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests of the platform: a head of two CPUs with a dashboard, as `ray start --head` gives."""
+"""Ray for the tests of the platform: one cluster for all of them, and one with a dashboard where jobs are submitted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A running cluster.
+    """A running cluster: a head of two CPUs, started in the root of the repository.
 
     Attributes:
         cluster: the `ray.cluster_utils.Cluster`.
         address: of its GCS, for `ray.init` and `RAY_ADDRESS`.
-        dashboard: URL of the jobs API.
+        dashboard: URL of the jobs API, or "".
     """
 
     cluster: Any
@@ -32,53 +33,78 @@ class RayCluster:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster started in the root of the repository, with token authentication on, as Ray has it by default."""
-    patch = pytest.MonkeyPatch()
-    # Jobs are executable YAML whose first line asks for `python`.
-    patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    patch.setenv("RAY_AUTH_MODE", "token")
-    patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
-    patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
-    patch.setenv("OMP_NUM_THREADS", "1")
-    patch.chdir(ROOT)
-
+def ray_settings() -> Iterator[None]:
+    """Token authentication on, as Ray has it by default, with a token of our own."""
     from ray._private.authentication_test_utils import reset_auth_token_state
-    from ray.cluster_utils import Cluster
 
-    reset_auth_token_state()  # Ray reads the token once per process, perhaps before this
-    port = free_port()
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 2,
-            "object_store_memory": 200 * 2**20,
-            "include_dashboard": True,
-            "dashboard_host": "127.0.0.1",
-            "dashboard_port": port,
-            "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}",  # short: it holds Unix sockets
-        },
-    )
-    yield RayCluster(cluster, cluster.address, f"http://127.0.0.1:{port}")
-    import ray
-
-    ray.shutdown()
-    cluster.shutdown()
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        # Jobs are executable YAML whose first line asks for `python`.
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.chdir(ROOT)
+        reset_auth_token_state()  # Ray reads the token once per process, perhaps before this
+        yield
     reset_auth_token_state()
 
 
+@pytest.fixture(scope="session")
+def ray_cluster(ray_settings: None) -> Iterator[RayCluster]:
+    """The cluster of most tests."""
+    with start_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def jobs_cluster(ray_settings: None) -> Iterator[RayCluster]:
+    """A cluster that takes submitted jobs, as `ray start --head` gives; its dashboard is a dozen processes more."""
+    with start_cluster(dashboard_port=free_port()) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def ray_driver(ray_cluster: RayCluster) -> Iterator[RayCluster]:
+def ray_driver(ray_cluster: RayCluster) -> RayCluster:
     """The cluster, with this process as one of its drivers; the tests' own teachers travel by value."""
     import ray
-
     import tiny
 
     ray.cloudpickle.register_pickle_by_value(tiny)
     if not ray.is_initialized():
         ray.init(address=ray_cluster.address, logging_level="warning")
-    yield ray_cluster
+    return ray_cluster
+
+
+@contextmanager
+def start_cluster(dashboard_port: int | None = None) -> Iterator[RayCluster]:
+    """Start a cluster, and stop it in the end."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    dashboard = {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard_port} if dashboard_port else {}
+    head = {
+        "num_cpus": 2,
+        "object_store_memory": 200 * 2**20,
+        "include_dashboard": dashboard_port is not None,
+        "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}-{dashboard_port or 0}",  # short: it holds Unix sockets
+        **dashboard,
+    }
+    for attempt in range(3):  # Ray gives its parts seconds to start, whatever else the machine does
+        cluster = Cluster()
+        try:
+            cluster.add_node(**head)
+            break
+        except Exception:
+            cluster.shutdown()
+            if attempt == 2:
+                raise
+    try:
+        yield RayCluster(cluster, cluster.address, f"http://127.0.0.1:{dashboard_port}" if dashboard_port else "")
+    finally:
+        if ray.is_initialized() and ray.get_runtime_context().gcs_address == cluster.address:
+            ray.shutdown()
+        cluster.shutdown()
 
 
 def free_port() -> int:

@@ -119,13 +119,13 @@ def submit(cluster: RayCluster, *arguments: str, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-def test_ray_job_submit_runs_the_yaml_itself(ray_cluster: RayCluster) -> None:
-    text = submit(ray_cluster, "jobs/pseudolabel.yaml", "dry_run=true")
+def test_ray_job_submit_runs_the_yaml_itself(jobs_cluster: RayCluster) -> None:
+    text = submit(jobs_cluster, "jobs/pseudolabel.yaml", "dry_run=true")
     assert "dry run: nothing was done" in text
     assert f"{ROOT}/corpora/apartments" in text
 
 
-def test_an_uploaded_folder_runs_its_own_code_and_keeps_relative_paths(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_an_uploaded_folder_runs_its_own_code_and_keeps_relative_paths(jobs_cluster: RayCluster, tmp_path: Path) -> None:
     """As from another machine: a changed checkout is uploaded; paths mean the folder where Ray was started."""
     import shutil
 
@@ -138,7 +138,7 @@ def test_an_uploaded_folder_runs_its_own_code_and_keeps_relative_paths(ray_clust
     changed.write_text(changed.read_text().replace("dry run: nothing was done", "dry run of the changed checkout"))
     source = os.path.relpath(tiny.write_scenes(tmp_path / "scans", 1), ROOT)
     arguments = ["jobs/pseudolabel.yaml", f"source={source}", "output=corpora/uploaded", "dry_run=true"]
-    text = submit(ray_cluster, "--working-dir", ".", "--", *arguments, cwd=checkout)
+    text = submit(jobs_cluster, "--working-dir", ".", "--", *arguments, cwd=checkout)
     assert "dry run of the changed checkout" in text
     assert f"{tmp_path}/scans" in text
     assert f"{ROOT}/corpora/uploaded" in text
