@@ -75,6 +75,15 @@ class ChunkingConfig:
             )
 
 
+class NoView(BadInput):
+    """No view of a chunk could be loaded. `failures` are the frames' ids, each with what is wrong with it."""
+
+    def __init__(self, uri: str, reason: str, failures: Sequence[tuple[str, BadInput]]):
+        super().__init__(uri, reason)
+        self.args = (uri, reason, failures)  # so that it survives pickling between processes
+        self.failures = failures
+
+
 def unproject(
     depth: Float32[np.ndarray, "h w"], camera: Camera, mask: Bool[np.ndarray, "h w"] | None = None
 ) -> tuple[Float32[np.ndarray, "n 3"], Int64[np.ndarray, " n"]]:
@@ -211,7 +220,8 @@ def load_chunk(scene: Scene, chunk: Chunk, config: CloudConfig = CloudConfig()) 
     cameras and its labels alike, which one window cannot decide.
 
     Raises:
-        BadInput: nothing is left, that is no view of the chunk could be loaded, or the cloud is empty.
+        NoView: no view of the chunk could be loaded.
+        BadInput: the cloud is empty.
     """
     own_cloud = scene.cloud()
     fusion = _Fusion(config)
@@ -233,7 +243,7 @@ def load_chunk(scene: Scene, chunk: Chunk, config: CloudConfig = CloudConfig()) 
         if frame_id in views:
             frames.append(frame)
     if not frames:
-        raise BadInput(chunk.scene_uri, f"chunk {chunk.key}: no view could be loaded{_because(failures)}")
+        raise NoView(chunk.scene_uri, f"chunk {chunk.key}: no view could be loaded{_because(failures)}", failures)
     cloud = fusion.cloud() if own_cloud is None else voxelise(own_cloud[seen], config.voxel_size_m)
     if not len(cloud):
         raise BadInput(chunk.scene_uri, f"chunk {chunk.key}: {_why_empty(own_cloud, frames, config)}")

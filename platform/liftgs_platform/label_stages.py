@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from liftgs import codecs, labels, sample
-from liftgs.geometry import CloudConfig, load_chunk
+from liftgs.geometry import CloudConfig, NoView, load_chunk
 from liftgs.readers import ReaderOptions, open_scene
 from liftgs.sample import Members
-from liftgs.scene import Camera, Chunk, Frame, Scene
+from liftgs.scene import BadInput, Camera, Chunk, Frame, Scene
 from liftgs_platform import shards
 from liftgs_platform.faults import describe, frames_fault
 from liftgs_platform.shard_plan import PlannedShard, QuarantineRow
@@ -160,6 +160,8 @@ class Load:
                 try:
                     watch(self.name, chunk, None)
                     draft.chunks.append(self._load(draft, chunk))
+                except NoView as faults:
+                    self._lose_views(draft, chunk, faults.failures)
                 except Exception as fault:
                     if not frames_fault(fault):
                         raise
@@ -170,12 +172,15 @@ class Load:
 
     def _load(self, draft: ShardDraft, chunk: Chunk) -> ChunkDraft:
         loaded = load_chunk(self._open(chunk.scene_uri), chunk, self.config.cloud)
-        for frame_id, fault in loaded.failures:
-            if frame_id in chunk.view_ids:  # others only lend points to a retried chunk
-                draft.lose(chunk, frame_id, self.name, fault)
+        self._lose_views(draft, chunk, loaded.failures)
         frames = [fitted(frame, self.config.photo_long_side_px) for frame in loaded.frames]
         members = sample.encode_chunk(replace(loaded, frames=frames), self.config.provenance)
         return ChunkDraft(chunk, members, {view: ViewName(frame.id, frame.uri) for view, frame in enumerate(frames)})
+
+    def _lose_views(self, draft: ShardDraft, chunk: Chunk, failures: Sequence[tuple[str, BadInput]]) -> None:
+        for frame_id, fault in failures:
+            if frame_id in chunk.view_ids:  # others only lend points to a retried chunk
+                draft.lose(chunk, frame_id, self.name, fault)
 
 
 class Segment:
