@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -21,50 +21,9 @@ from liftgs.teachers import crops
 from liftgs.teachers.checkpoints import file_digest
 from liftgs.teachers.clip_checkpoint import create_open_clip, image_dtype
 from liftgs.teachers.clip_text import TextTokens, encode_tokens
+from liftgs.teachers.configs import DEFAULT_EMBED, WEIGHTS, EmbedConfig
 
-#: the folder of the small teachers that ship with the package
-WEIGHTS = Path(__file__).parent / "weights"
 TINY = "clip_tiny"
-
-
-@dataclass(frozen=True)
-class EmbedConfig:
-    """How segments become embeddings.
-
-    The defaults are Locate-3D's, which comes from the same lab and, unlike the paper, says how it crops: the plain
-    bounding box with its background (`preprocessing/image_features/mask_embedding.py`).
-
-    Attributes:
-        model: "tiny" ships with the package; else any model name of open_clip's.
-        pretrained: weights of such a model: a tag, or the path or URL of a checkpoint; the paper has
-            model="ViT-L-14-quickgelu", pretrained="openai". Weights known to need QuickGELU get it, whatever the name.
-        background: what the crop shows outside the segment: "keep" it, "blur" it, or paint it black ("zero") or in the
-            model's "mean".
-        pad_px: pixels of surroundings on every side (ConceptGraphs: 20).
-        expand: surroundings on every side as a fraction of the box (OpenMask3D: 0.1 per level).
-        square: grow the box to a square instead of leaving that to the model's own resize mode (LangSplat).
-        mix_global: mix in the whole photo's embedding, the more the more a segment resembles it (ConceptFusion).
-        batch_size: crops per forward pass.
-        precision: "fp32", "fp16" or "bf16".
-    """
-
-    model: str = "tiny"
-    pretrained: str = ""
-    background: Literal["keep", "blur", "zero", "mean"] = "keep"
-    pad_px: int = 0
-    expand: float = 0.0
-    square: bool = False
-    mix_global: bool = False
-    batch_size: int = 64
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-
-    def __post_init__(self) -> None:
-        if self.model == "tiny" and self.pretrained:
-            raise ValueError(f"model 'tiny' has weights of its own; name the open_clip model of {self.pretrained!r}")
-        if self.model != "tiny" and not self.pretrained:
-            raise ValueError(f"pretrained is empty: give a tag, path or URL of weights for {self.model}")
-        if self.pad_px < 0 or self.expand < 0 or self.batch_size < 1:
-            raise ValueError("pad_px and expand must not be negative, and batch_size at least 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +76,9 @@ class ClipModel:
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Float32[Tensor, "n f"]:
         """Texts -> unit rows."""
-        rows = [torch.empty(0, 0)] if not texts else []
+        if not texts:
+            return torch.zeros(0, self.width, device=self.device)
+        rows = []
         for start in range(0, len(texts), batch_size):
             tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
             features = self.model.encode_text(tokens)  # type: ignore[operator]
@@ -186,7 +147,7 @@ class Embed:
 
     def __init__(
         self,
-        config: EmbedConfig = EmbedConfig(),
+        config: EmbedConfig = DEFAULT_EMBED,
         device: str | torch.device = "cpu",
         clip: ClipModel | None = None,
     ):

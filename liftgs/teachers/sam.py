@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +23,8 @@ from torch import nn
 from liftgs.labels import paint
 from liftgs.scene import BadInput
 from liftgs.teachers.checkpoints import local_checkpoint
-from liftgs.teachers.sam_masks import MaskGenerator, Masks, MaskSettings
-
-WEIGHTS = Path(__file__).parent / "weights"
+from liftgs.teachers.configs import WEIGHTS, SegmentConfig, tiny_card
+from liftgs.teachers.sam_masks import MaskGenerator, Masks
 
 #: Widths of the image encoders of the official checkpoints.
 _MODEL_TYPE_OF_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -70,51 +67,6 @@ class SamArchitecture:
     decoder_heads: int = 4
     decoder_mlp_dim: int = 256
     iou_head_dim: int = 64
-
-
-@dataclass(frozen=True)
-class SegmentConfig:
-    """How photos are segmented. None means the checkpoint's own: SAM's defaults for official checkpoints (the values of
-    `MaskSettings`), those in `weights/sam_tiny.json` for "tiny".
-
-    Attributes:
-        checkpoint: "tiny" ships with the package; else a path or URL to an official SAM checkpoint.
-        model_type: vit_b, vit_l or vit_h; None = read off the checkpoint.
-        points_per_side: see `MaskSettings`, also for the seven below.
-        min_area_px: smallest segment, in pixels of a 512x512 image and scaled with the image's area (LIFT-GS,
-            appendix A.1).
-    """
-
-    checkpoint: str = "tiny"
-    model_type: str | None = None
-    points_per_side: int | None = None
-    points_per_batch: int | None = None
-    pred_iou_thresh: float | None = None
-    stability_score_thresh: float | None = None
-    box_nms_thresh: float | None = None
-    crop_n_layers: int | None = None
-    crop_n_points_downscale_factor: int | None = None
-    coarse_points_per_side: int | None = None
-    min_area_px: int = 1024
-
-    def mask_settings(self) -> MaskSettings:
-        """The settings of mask generation, with the checkpoint's own where this config has None.
-
-        Raises:
-            ValueError: settings that contradict each other.
-        """
-        defaults = tiny_card()["masks"] if self.checkpoint == "tiny" else {}
-        names = {field.name for field in fields(MaskSettings)}
-        stated = {name: value for name, value in asdict(self).items() if name in names and value is not None}
-        if "points_per_side" in stated and "coarse_points_per_side" not in stated:
-            defaults = {**defaults, "coarse_points_per_side": None}
-        return MaskSettings(**{**defaults, **stated})
-
-
-def tiny_card() -> dict[str, Any]:
-    """What ships beside the tiny weights: `architecture`, `masks` (settings) and how they were trained and tested."""
-    card: dict[str, Any] = json.loads((WEIGHTS / "sam_tiny.json").read_text())
-    return card
 
 
 def build_sam(checkpoint: str = "tiny", model_type: str | None = None, device: torch.device | str = "cpu") -> Sam:

@@ -29,55 +29,11 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops.boxes import batched_nms, box_area
 
+from liftgs.teachers.configs import MaskSettings
 from liftgs.teachers.sam_decoder import chosen_mask_logits, prompt_points
 
 #: Candidate masks enlarged at a time: enough to keep a GPU busy, few enough for a CPU's caches.
 _ENLARGED_AT_ONCE = {"cpu": 8, "cuda": 64}
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """Settings of automatic mask generation; names, defaults and meanings of `SamAutomaticMaskGenerator`.
-
-    Attributes:
-        points_per_side: prompts form a grid of this many points along each side of the image.
-        points_per_batch: prompts decoded at a time.
-        pred_iou_thresh: a mask's predicted IoU must exceed this.
-        stability_score_thresh: least IoU between the mask cut at logits above and below the threshold.
-        stability_score_offset: how far above and below.
-        box_nms_thresh: of two masks whose boxes overlap more (IoU), the one with the lower predicted IoU goes.
-        crop_n_layers: extra rounds on 4, 16, ... crops of the image.
-        crop_nms_thresh: box overlap allowed between masks of different crops; those of smaller crops win.
-        crop_overlap_ratio: overlap of crops, as a fraction of the image's shorter side.
-        crop_n_points_downscale_factor: by which the grid of points is thinned in each layer of crops.
-        coarse_points_per_side: prompt a coarser grid first, and then only those points of the full grid that no mask
-            found so far covers. Meant for a SAM that knows whole things and no parts, whose masks nearly tile the
-            image; saves most of the prompts. None: every point, as the stock generator does.
-    """
-
-    points_per_side: int = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-    coarse_points_per_side: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.points_per_side < 1 or self.points_per_batch < 1 or self.crop_n_layers < 0:
-            raise ValueError(
-                f"points_per_side {self.points_per_side} and points_per_batch {self.points_per_batch} must be "
-                f"positive, crop_n_layers {self.crop_n_layers} not negative"
-            )
-        if self.coarse_points_per_side is not None and not 1 <= self.coarse_points_per_side < self.points_per_side:
-            raise ValueError(
-                f"coarse_points_per_side {self.coarse_points_per_side} is not below "
-                f"points_per_side {self.points_per_side}"
-            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,9 +154,9 @@ def row(shard: int, item: PlannedShard | ShardDraft | Result) -> pa.Table:
 
 
 def start_ledger() -> Any:
-    """A ledger on this very node, which dies with this driver only."""
+    """A ledger on this very node, which lives as long as this driver. If it is killed, a new one starts counting again."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1).remote()
+    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
 
 
 def pipeline(planned: Sequence[PlannedShard], pools: Sequence[Pool], ledger: ActorHandle) -> Dataset:

@@ -11,8 +11,7 @@ from liftgs_platform.label_stages import LoadConfig, Stage
 
 if TYPE_CHECKING:  # importing these imports torch, which the processes without a model are spared
     from liftgs.teachers.captions import CaptionConfig
-    from liftgs.teachers.clip import EmbedConfig
-    from liftgs.teachers.sam import SegmentConfig
+    from liftgs.teachers.configs import EmbedConfig, SegmentConfig
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,11 @@ class BuildCommit:
 
 def segment_revision(config: SegmentConfig) -> str:
     """Which weights, by their content."""
-    from liftgs.teachers import sam  # noqa: PLC0415
     from liftgs.teachers.checkpoints import file_digest, local_checkpoint  # noqa: PLC0415
+    from liftgs.teachers.configs import WEIGHTS  # noqa: PLC0415
 
     tiny = config.checkpoint == "tiny"
-    path = sam.WEIGHTS / "sam_tiny.safetensors" if tiny else local_checkpoint(config.checkpoint)
+    path = WEIGHTS / "sam_tiny.safetensors" if tiny else local_checkpoint(config.checkpoint)
     return f"{'sam_tiny' if tiny else path.stem}:sha256-{file_digest(path)}"
 
 

@@ -14,8 +14,7 @@ from typing import Any
 from liftgs.geometry import ChunkingConfig, CloudConfig
 from liftgs.readers import ReaderOptions
 from liftgs.teachers.captions import CaptionConfig
-from liftgs.teachers.clip import EmbedConfig
-from liftgs.teachers.sam import SegmentConfig
+from liftgs.teachers.configs import EmbedConfig, SegmentConfig
 from liftgs_platform import manifest, shards, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.job import Job, JobFailed

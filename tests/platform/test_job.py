@@ -125,7 +125,7 @@ def test_ray_job_submit_runs_the_yaml_itself(jobs_cluster: RayCluster) -> None:
     assert f"{ROOT}/corpora/apartments" in text
 
 
-def test_an_uploaded_folder_runs_its_own_code_and_keeps_relative_paths(jobs_cluster: RayCluster, tmp_path: Path) -> None:
+def test_an_uploaded_folder_runs_its_own_code_with_the_heads_paths(jobs_cluster: RayCluster, tmp_path: Path) -> None:
     """As from another machine: a changed checkout is uploaded; paths mean the folder where Ray was started."""
     import shutil
 

@@ -167,7 +167,7 @@ def _sixteen_bit_colour(file: Path) -> None:
 
 
 def _save(image: Image.Image) -> Callable[[Path], None]:
-    return lambda file: image.save(file)
+    return image.save
 
 
 #: what is wrong -> (suffix of the frame's file, how it is spoilt, words of the reason)
