@@ -1,0 +1,38 @@
+"""The driver that test_chaos.py kills: labels SOURCE into CORPUS with quick teachers, as a submitted job would.
+
+Usage: python chaos_driver.py SOURCE CORPUS SECONDS_PER_FRAME, with RAY_ADDRESS set.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import ray
+import tiny
+
+from liftgs.geometry import ChunkingConfig
+from liftgs_platform import pseudolabel
+from liftgs_platform.job import Job
+from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
+
+
+def spec_of(source: str, corpus: str) -> Spec:
+    """One CPU more than the head has, so that the other node has work to lose."""
+    pools = {
+        "load": PoolSpec(num_cpus=0.5),
+        "segment": PoolSpec(min=2, max=2, num_cpus=0.75),
+        "embed+caption+commit": PoolSpec(num_cpus=1.0),
+    }
+    return Spec(source, corpus, chunking=ChunkingConfig(frames_per_chunk=2), chunks_per_shard=1, scale=ScaleSpec(pools))
+
+
+def main(source: str, corpus: str, seconds: str) -> None:
+    ray.cloudpickle.register_pickle_by_value(tiny)
+    original = pseudolabel.factories
+    pseudolabel.factories = lambda spec, plans: tiny.with_quick_teachers(original(spec, plans), float(seconds))
+    pseudolabel.run(spec_of(source, corpus), Job(Path("jobs/pseudolabel.yaml")))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

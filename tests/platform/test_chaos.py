@@ -1,0 +1,160 @@
+"""Whatever is killed whenever, submitting the job again ends with the bytes of a job that was left alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from chaos_driver import spec_of
+from conftest import RayCluster
+
+from liftgs_platform import pseudolabel
+from liftgs_platform.verify import verify
+
+KINDS = ("actor", "driver", "node", "worker")
+SECONDS_PER_FRAME = 0.15
+
+
+@dataclass
+class Chaos:
+    """Labels a source while killing, at random moments, an actor, any worker process, the driver and a whole node.
+
+    Attributes:
+        cluster: its head stays; a second node comes and goes.
+        source: what to label.
+        folder: for the corpora.
+        expected: files of a corpus that was left alone.
+        rng: chooses moments and victims.
+        killed: what was killed so far.
+        submissions: how often the job was submitted.
+    """
+
+    cluster: RayCluster
+    source: Path
+    folder: Path
+    expected: dict[str, bytes]
+    rng: np.random.Generator
+    killed: Counter[str] = field(default_factory=Counter)
+    submissions: int = 0
+    node: Any = None
+
+    def run(self, kills: int) -> None:
+        """Label, and start afresh whenever a corpus is complete, until there were so many kills."""
+        self.node = self.cluster.cluster.add_node(num_cpus=1)
+        try:
+            kinds = itertools.islice(itertools.cycle(KINDS), kills)
+            for number in itertools.count():
+                self._label(self.folder / f"corpus{number}", kinds)
+                if self.killed.total() == kills:
+                    return
+        finally:
+            self.cluster.cluster.remove_node(self.node, allow_graceful=False)
+
+    def _label(self, corpus: Path, kinds: Iterator[str]) -> None:
+        done = False
+        while not done:
+            driver = self._submit(corpus)
+            try:
+                done = self._disturb(driver, kinds)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(driver.pid, signal.SIGKILL)
+                driver.wait()
+        assert tiny.corpus_files(corpus) == self.expected
+        assert not list(verify(str(corpus), deep=True))
+
+    def _submit(self, corpus: Path) -> subprocess.Popen[bytes]:
+        self.submissions += 1
+        command = [sys.executable, str(Path(__file__).with_name("chaos_driver.py"))]
+        return subprocess.Popen(
+            [*command, str(self.source), str(corpus), str(SECONDS_PER_FRAME)],
+            env={**os.environ, "RAY_ADDRESS": self.cluster.address},
+            stdout=(self.folder / f"driver{self.submissions}.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _disturb(self, driver: subprocess.Popen[bytes], kinds: Iterator[str]) -> bool:
+        """Kill things until the driver has ended. Returns whether it had finished its work."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            with suppress(subprocess.TimeoutExpired):
+                return driver.wait(timeout=self.rng.uniform(0.5, 6.0)) == 0
+            kind = next(kinds, None)
+            if kind is not None:
+                self._kill(kind, driver)
+                self.killed[kind] += 1
+        raise TimeoutError(f"no end after 300 s: {(self.folder / f'driver{self.submissions}.log').read_text()[-3000:]}")
+
+    def _kill(self, kind: str, driver: subprocess.Popen[bytes]) -> None:
+        if kind == "driver":
+            os.killpg(driver.pid, signal.SIGKILL)
+        elif kind == "node":
+            self.cluster.cluster.remove_node(self.node, allow_graceful=False)
+            self.node = self.cluster.cluster.add_node(num_cpus=1)
+        else:
+            victims = self._victims(kind)
+            if victims:
+                with suppress(ProcessLookupError):
+                    os.kill(int(self.rng.choice(victims)), signal.SIGKILL)
+
+    def _victims(self, kind: str) -> list[int]:
+        """Process ids of all workers of the cluster, or of those that hold a stage."""
+        import ray  # noqa: F401  brings its own psutil
+        import psutil
+
+        workers = [
+            process
+            for node in (self.cluster.cluster.head_node, self.node)
+            for raylet in node.all_processes["raylet"]
+            for process in psutil.Process(raylet.process.pid).children(recursive=True)
+        ]
+        found = []
+        for process in workers:
+            with suppress(psutil.NoSuchProcess):
+                title = " ".join(process.cmdline())
+                if title.startswith("ray::MapWorker" if kind == "actor" else "ray::"):
+                    found.append(process.pid)
+        return sorted(found)
+
+
+def kill_and_compare(cluster: RayCluster, folder: Path, kills: int, seed: int) -> Chaos:
+    """Twelve shards, disturbed."""
+    source = tiny.write_scenes(folder / "scans", 6)
+    (source / "scene03" / f"{tiny.name(1)}.color.jpg").write_bytes(b"not a photo")  # losses must survive as well
+    spec = spec_of(str(source), str(folder / "undisturbed"))
+    plans = pseudolabel.open_plans(spec)
+    pseudolabel.run_here(spec, tiny.with_quick_teachers(pseudolabel.factories(spec, plans)))
+    expected = tiny.corpus_files(folder / "undisturbed")
+    chaos = Chaos(cluster, source, folder, expected, np.random.default_rng(seed))
+    chaos.run(kills)
+    assert sum(chaos.killed.values()) == kills
+    return chaos
+
+
+@pytest.mark.timeout(900)
+def test_killed_jobs_end_with_the_bytes_of_an_undisturbed_one(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """One kill of each kind."""
+    chaos = kill_and_compare(ray_cluster, tmp_path, kills=4, seed=0)
+    assert set(chaos.killed) == set(KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_kills_change_no_byte(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    chaos = kill_and_compare(ray_cluster, tmp_path, kills=20, seed=1)
+    assert min(chaos.killed[kind] for kind in KINDS) == 5
+    print(f"{dict(chaos.killed)} in {chaos.submissions} submissions")
