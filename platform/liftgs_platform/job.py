@@ -202,7 +202,8 @@ def help_text(file: Path, spec: type) -> str:
         lines += ["", f"{group}=...:"]
         lines += [f"  {group}={name:<10} {text}".rstrip() for name, text in options.items()]
     lines += ["", "examples:", "", f"  {file} dry_run=true", f"  ray job submit {file}"]
-    lines += [f"  ray job submit --working-dir . -- {file} output=s3://bucket/name scale=cluster"]
+    lines += [f"  ray job submit --working-dir . -- {file} output=s3://bucket/name scale=cluster", ""]
+    lines += ["relative paths: in a shell, of its folder; in a submitted job, of the folder where `ray start` ran"]
     return "\n".join(lines)
 
 

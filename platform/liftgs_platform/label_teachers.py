@@ -72,17 +72,17 @@ class BuildCaption:
         """See `label_pool.StageFactory`."""
         from liftgs.teachers.captions import build_captioner  # noqa: PLC0415
 
-        encode_text: Any = None
+        teacher: Any = None
         if self.embed is not None:
             use_threads(self.threads)
             neighbour = before.get("embed")
             if isinstance(neighbour, label_stages.Embed):
-                encode_text = neighbour.teacher.encode_text  # type: ignore[attr-defined]
+                teacher = neighbour.teacher
             else:
                 from liftgs.teachers.clip import Embed  # noqa: PLC0415
 
-                encode_text = Embed(self.embed, self.device).encode_text
-        captioner = build_captioner(self.config, encode_text)
+                teacher = Embed(self.embed, self.device)
+        captioner = build_captioner(self.config, teacher)
         return label_stages.Caption(captioner, captioner.revision if captioner else "")
 
 
