@@ -6,9 +6,10 @@ Knows how to place, not what: the recipes of the corpora are in `corpora`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from liftgs.procedural import colours
 from liftgs.procedural.kit import REGISTRY, Kit, Seat, Surface, turn
@@ -24,6 +25,7 @@ TOUCH_M = 0.002
 class Boxes:
     """Oriented boxes around parts: centres, axes as columns, half extents, and world-aligned bounds; metres."""
 
+    round_axes: Int64[np.ndarray, " n"]  # along how many local axes the part is round: box 0, cylinder 2, sphere 3
     centre: Float64[np.ndarray, "n 3"]
     axes: Float64[np.ndarray, "n 3 3"]
     half: Float64[np.ndarray, "n 3"]
@@ -35,12 +37,22 @@ class Boxes:
         """Of every part."""
         bounds = [p.bounds() for p in parts]
         return cls(
+            np.array([{"box": 0, "cylinder": 2, "sphere": 3}[p.shape] for p in parts]),
             np.array([p.centre for p in parts]),
             np.stack([p.rotation for p in parts]),
             np.array([p.half_size for p in parts]),
             np.array([b[0] for b in bounds]),
             np.array([b[1] for b in bounds]),
         )
+
+    def moved(self, rotation: Float64[np.ndarray, "3 3"], shift: Triple) -> Boxes:
+        """Turned about the origin, then shifted."""
+        centre = self.centre @ rotation.T + shift
+        axes = rotation @ self.axes
+        scaled = axes * self.half[:, None, :]
+        is_round = np.arange(3) < self.round_axes[:, None]
+        reach = np.sqrt((scaled**2 * is_round[:, None]).sum(2)) + (np.abs(scaled) * ~is_round[:, None]).sum(2)
+        return Boxes(self.round_axes, centre, axes, self.half, centre - reach, centre + reach)
 
 
 def penetrate(a: Boxes, b: Boxes, touch_m: float = TOUCH_M) -> bool:
@@ -81,8 +93,17 @@ class Draft:
     parts: tuple[Part, ...]
     surfaces: tuple[Surface, ...]
     seats: tuple[Seat, ...]
-    low: Float64[np.ndarray, " 3"]
-    high: Float64[np.ndarray, " 3"]
+    boxes: Boxes
+
+    @cached_property
+    def low(self) -> Float64[np.ndarray, " 3"]:
+        """Lower corner of its box."""
+        return np.asarray(self.boxes.low.min(0))
+
+    @cached_property
+    def high(self) -> Float64[np.ndarray, " 3"]:
+        """Upper corner of its box."""
+        return np.asarray(self.boxes.high.max(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +114,8 @@ class Placed:
     draft: Draft
     at: Triple
     boxes: Boxes
+    low: Float64[np.ndarray, " 3"]
+    high: Float64[np.ndarray, " 3"]
 
     def world(self, x: float, y: float, z: float = 0.0) -> Triple:
         """A point of the object frame in the world."""
@@ -154,7 +177,6 @@ class Layout:
         spec.build(kit)
         scale = SIZES[size]
         parts = tuple(_moved(p, np.eye(3), scale, (0.0, 0.0, 0.0)) for p in kit.parts)
-        bounds = [p.bounds() for p in parts]
         return Draft(
             kind,
             colour,
@@ -165,16 +187,15 @@ class Layout:
                 Surface(s.x * scale, s.y * scale, s.z * scale, s.width * scale, s.depth * scale) for s in kit.surfaces
             ),
             tuple(Seat(s.x * scale, s.y * scale, s.yaw) for s in kit.seats),
-            np.min([b[0] for b in bounds], 0),
-            np.max([b[1] for b in bounds], 0),
+            Boxes.of(parts),
         )
 
     def place(
         self, draft: Draft, at: Triple, yaw_deg: float, support: int | None = None, clearance_m: float = 0.0
     ) -> Placed | None:
         """Put the object there if it fits inside the room, free of all others by `clearance_m` sideways; else None."""
-        parts = tuple(_moved(p, turn("z", yaw_deg), 1.0, at) for p in draft.parts)
-        boxes = Boxes.of(parts)
+        rotation = turn("z", yaw_deg)
+        boxes = draft.boxes.moved(rotation, at)
         low, high = boxes.low.min(0), boxes.high.max(0)
         if (low < -1e-6).any() or (high > np.asarray(self.size) + 1e-6).any():
             return None
@@ -182,11 +203,11 @@ class Layout:
             return None
         reach = np.array([clearance_m, clearance_m, 0.0])
         for other in self.placed:
-            other_low, other_high = np.asarray(other.object.box_min), np.asarray(other.object.box_max)
-            if not ((low - reach < other_high) & (other_low < high + reach)).all():
+            if not ((low - reach < other.high) & (other.low < high + reach)).all():
                 continue
             if clearance_m > 0 or penetrate(boxes, other.boxes):
                 return None
+        parts = tuple(_moved(p, rotation, 1.0, at) for p in draft.parts)
         placed = Placed(
             Object(
                 self.next_id,
@@ -203,6 +224,8 @@ class Layout:
             draft,
             at,
             boxes,
+            low,
+            high,
         )
         self.next_id += 1
         self.placed.append(placed)

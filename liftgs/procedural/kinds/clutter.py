@@ -152,12 +152,14 @@ def teddy_bear(k: Kit) -> None:
 def ball(k: Kit) -> None:
     """A beach ball: the named colour with white caps and a belt."""
     r = k.vary(0.13, 0.18)
-    k.ball((0, 0, r), r)
-    tilt = turn("x", k.vary(-50, 50)) @ turn("y", k.vary(-40, 40))
-    k.rod((0, 0, r), r * 1.012, 0.05, PAPER, "plastic", tilt)
+    z = r * 1.02  # the belt is a little wider than the ball
+    k.ball((0, 0, z), r)
+    # The caps stand out: the axis leans so far that they do not reach the floor.
+    tilt = turn("z", k.vary(-180, 180)) @ turn("x", k.vary(50, 80))
+    k.rod((0, 0, z), r * 1.012, 0.05, PAPER, "plastic", tilt)
     for s in (-1, 1):
         at = tilt @ (0.0, 0.0, s * r * 0.93)
-        k.rod((at[0], at[1], r + at[2]), r * 0.42, r * 0.16, PAPER, "plastic", tilt)
+        k.rod((at[0], at[1], z + at[2]), r * 0.42, r * 0.16, PAPER, "plastic", tilt)
 
 
 @kind("guitar", ("brown", "red", "orange", "black", "blue"), ["wood"])
