@@ -8,11 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from liftgs.procedural import colours
-from liftgs.procedural.kinds import REGISTRY
 from liftgs.procedural.layout import Layout, Placed
 from liftgs.procedural.room import Light, Object, Part, Room, Triple
-
-assert REGISTRY  # importing `kinds` declares them
 
 
 def build_room(kind: str, index: int, seed: int) -> Room:

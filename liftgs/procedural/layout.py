@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from liftgs.procedural import colours
-from liftgs.procedural.kit import REGISTRY, Kit, Seat, Surface, turn
+from liftgs.procedural.kinds import REGISTRY
+from liftgs.procedural.kit import Kit, Seat, Surface, turn
 from liftgs.procedural.room import Object, Part, SizeName, Triple
 
 SIZES: dict[SizeName, float] = {"small": 0.82, "medium": 1.0, "large": 1.22}
