@@ -9,5 +9,5 @@ import sys
 import benchmarks
 
 for module in sorted(info.name for info in pkgutil.iter_modules(benchmarks.__path__)):
-    if module not in ("common", "__main__"):
+    if not module.startswith("_") and module != "common":
         subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *sys.argv[1:]], check=True)

@@ -46,6 +46,21 @@ def cost_row(case: str, ours: float, peer: float, peer_name: str, unit: str, bou
     return Row(case, ours, peer, peer_name, peer / ours, bound, unit)
 
 
+def least_row(case: str, ours: float, least: float, unit: str) -> Row:
+    """A figure that must be at least so much, and has no peer."""
+    return Row(case, ours, None, "", ours / least, least, unit)
+
+
+def most_row(case: str, ours: float, most: float, unit: str) -> Row:
+    """A figure that must be at most so much, and has no peer."""
+    return Row(case, ours, None, "", most / ours, most, unit)
+
+
+def plain_row(case: str, ours: float, unit: str) -> Row:
+    """A figure to read the others by."""
+    return Row(case, ours, None, "", None, None, unit)
+
+
 def interleaved_seconds(repeats: int, *calls: Callable[[], object]) -> list[float]:
     """Median seconds of each call; they take turns, so that a drifting machine hurts all alike. One warm-up each."""
     samples: list[list[float]] = [[] for _ in calls]
