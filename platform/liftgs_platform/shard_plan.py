@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypedDict
 
-from liftgs.scene import Chunk
+from liftgs.scene import BadInput, Chunk
 from liftgs_platform import storage
 
 FORMAT = "liftgs-plan/1"
+RESTORE = "restore the file or begin a new corpus"
 
 
 class QuarantineRow(TypedDict):
@@ -102,7 +103,7 @@ class Plan:
 
     @classmethod
     def decode(cls, data: bytes, uri: str) -> Plan:
-        """The plan that `encode` wrote; `uri` is for messages. Raises ValueError on anything else."""
+        """The plan that `encode` wrote; `uri` is for messages. Raises BadInput on anything else."""
         try:
             header, *lines = map(json.loads, data.decode().splitlines())
             if header["format"] != FORMAT:
@@ -119,9 +120,9 @@ class Plan:
                 header["retry"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{uri}: not a plan ({error!r}); restore the file or start a new corpus") from error
+            raise BadInput(uri, f"not a plan ({error!r}); {RESTORE}") from error
         if plan.encode() != data:
-            raise ValueError(f"{uri}: the plan was changed by hand; restore the file or start a new corpus")
+            raise BadInput(uri, f"the plan was changed by hand; {RESTORE}")
         return plan
 
 
@@ -148,7 +149,7 @@ def read_plans(corpus: str) -> list[Plan]:
     """The plan of a corpus and those of its retries, in order; empty where no job has planned yet.
 
     Raises:
-        ValueError: a plan file is damaged.
+        BadInput: a plan file is damaged.
     """
     plans: list[Plan] = []
     while True:

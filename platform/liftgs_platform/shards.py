@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from liftgs.scene import BadInput
 from liftgs_platform import storage
 from liftgs_platform.counting import Counts, count
 from liftgs_platform.shard_plan import PlannedShard, QuarantineRow, canonical_json
 from liftgs_platform.tars import Members, Span, Spans, build_tar
 
 FORMAT = "liftgs-shard/1"
+REDO = "delete it and submit the job again"
 _COMMIT_NAME = re.compile(r"(\d{6,})\.json")
 
 
@@ -62,7 +64,7 @@ class ShardIndex:
 
     @classmethod
     def decode(cls, data: bytes, uri: str) -> ShardIndex:
-        """What `encode` wrote; `uri` is for messages. Raises ValueError on anything else."""
+        """What `encode` wrote; `uri` is for messages. Raises BadInput on anything else."""
         try:
             fields: dict[str, Any] = json.loads(data)
             if fields["format"] != FORMAT:
@@ -75,7 +77,7 @@ class ShardIndex:
             rows = tuple(fields["quarantine"])
             return cls(fields["shard"], fields["plan"], tar["size"], tar["sha256"], samples, fields["counts"], rows)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{uri}: not a shard index ({error!r}); delete it and submit the job again") from error
+            raise BadInput(uri, f"not a shard index ({error!r}); {REDO}") from error
 
 
 def tar_uri(corpus: str, index: int) -> str:
@@ -141,12 +143,12 @@ def load_index(corpus: str, index: int) -> ShardIndex:
 
     Raises:
         FileNotFoundError: it is not committed.
-        ValueError: the file is damaged.
+        BadInput: the file is damaged.
     """
     uri = index_uri(corpus, index)
     loaded = ShardIndex.decode(storage.read_bytes(uri), uri)
     if loaded.index != index:
-        raise ValueError(f"{uri}: is the index of shard {loaded.index}; delete it and submit the job again")
+        raise BadInput(uri, f"is the index of shard {loaded.index}; {REDO}")
     return loaded
 
 
@@ -173,7 +175,7 @@ def _already_committed(corpus: str, index: int) -> ShardIndex | None:
     try:
         done = load_index(corpus, index)
         return done if storage.size_of(tar_uri(corpus, index)) == done.tar_size else None
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, BadInput):
         return None  # absent or damaged: commit it (again)
 
 

@@ -17,13 +17,14 @@ from liftgs.sample import decode_sample, view_numbers
 from liftgs.scene import BadInput
 from liftgs_platform import manifest, shards, storage
 from liftgs_platform.counting import count
-from liftgs_platform.shard_plan import Plan, PlannedShard, plan_filename, read_plans
+from liftgs_platform.shard_plan import RESTORE, Plan, PlannedShard, plan_filename, read_plans
 from liftgs_platform.shards import ShardIndex, index_uri, stored_views, tar_uri
 from liftgs_platform.tars import Span
 
 _BLOCK_BYTES = 8 << 20
 _SHARD_FILE = re.compile(r"shards/(\d{6,})\.(tar|json)")
 _RESUBMIT = "submit the job again"
+_REPORT = "report.html"  # of `liftgs inspect`
 
 #: A tar waits for its JSON a moment; one that waits so long was left by a writer that died.
 ORPHANED_AFTER_S = 3600.0
@@ -57,8 +58,8 @@ def verify(corpus: str, deep: bool = False) -> Iterator[Fault]:
     """
     try:
         plans = read_plans(corpus)
-    except ValueError as error:
-        yield Fault(storage.join(corpus, plan_filename(0)), str(error), "restore the plan, or begin a new corpus")
+    except BadInput as error:
+        yield Fault(error.uri, error.reason.removesuffix(f"; {RESTORE}"), RESTORE)
         return
     if not plans:
         raise FileNotFoundError(f"{corpus}: no corpus here (no {plan_filename(0)})")
@@ -121,7 +122,7 @@ def _check_files(corpus: str, plans: Sequence[Plan], files: dict[str, int]) -> I
             yield Fault(tar_uri(corpus, index), problem, _RESUBMIT)
         elif not tar:
             yield Fault(tar_uri(corpus, index), "committed, but the tar is gone", f"{_RESUBMIT} to label it again")
-    known = {plan.filename for plan in plans} | {manifest.MANIFEST, manifest.QUARANTINE, manifest.CARD}
+    known = {manifest.MANIFEST, manifest.QUARANTINE, manifest.CARD, _REPORT, *(plan.filename for plan in plans)}
     for name in sorted(files.keys() - known):
         match = _SHARD_FILE.fullmatch(name)
         if match and int(match[1]) in planned:
@@ -141,8 +142,10 @@ def _check_shard(corpus: str, plan: Plan, shard: PlannedShard, deep: bool) -> li
     redo = f"delete {uri} and {_RESUBMIT} to label it again"
     try:
         index = shards.load_index(corpus, shard.index)
-    except (ValueError, FileNotFoundError) as error:
-        return [Fault(uri, f"unreadable: {error}", redo)]
+    except BadInput as error:
+        return [Fault(uri, error.reason.removesuffix(f"; {shards.REDO}"), redo)]
+    except FileNotFoundError:
+        return [Fault(uri, "gone since it was listed", "verify again")]
     if index.plan != plan.sha256:
         return [Fault(uri, f"committed under another plan than {plan.filename}", redo)]
     views = {key: len(view_numbers(members)) for key, members in index.samples.items()}

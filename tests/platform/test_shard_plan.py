@@ -8,6 +8,7 @@ from pathlib import Path
 import corpora
 import pytest
 
+from liftgs.scene import BadInput
 from liftgs_platform import storage
 from liftgs_platform.shard_plan import Plan, PlannedShard, group_chunks, read_plans, write_plan
 
@@ -55,7 +56,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, damage):
     if damage(plan.encode()).count(b"room7"):  # readable, but no longer what the shards were committed under
         assert read_plans(str(tmp_path))[0].sha256 != plan.sha256
         return
-    with pytest.raises(ValueError, match=r"plan.jsonl: not a plan .*restore the file"):
+    with pytest.raises(BadInput, match=r"plan.jsonl: not a plan .*restore the file"):
         read_plans(str(tmp_path))
 
 
