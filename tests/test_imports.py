@@ -47,7 +47,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def room_of(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return module.partition(".")[2].partition(".")[0]
 
 
 @pytest.mark.parametrize("file", sources(ROOT / "liftgs"), ids=lambda file: str(file.relative_to(ROOT)))

@@ -154,9 +154,10 @@ def row(shard: int, item: PlannedShard | ShardDraft | Result) -> pa.Table:
 
 
 def start_ledger() -> Any:
-    """A ledger on this very node, which lives as long as this driver. If it is killed, a new one starts counting again."""
+    """A ledger on this very node, which lives as long as this driver. If it is killed, a new one counts from nought."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Ledger).options(**options).remote()
 
 
 def pipeline(planned: Sequence[PlannedShard], pools: Sequence[Pool], ledger: ActorHandle) -> Dataset:

@@ -142,6 +142,9 @@ def run(spec: Spec, job: Job) -> None:
     if spec.dry_run:
         print(forecast(spec, plans, todo))
         return
+    begun_by = plans[0].provenance["code_revision"]
+    if begun_by != code_revision():
+        print(f"note: this corpus was begun by code {begun_by}; what is missing is made by {code_revision()}")
     write_plan(spec.output, plans[-1])
     run_folder = job.record(spec)
     # A retry that was killed is finished first, and is then the retry that was asked for.
