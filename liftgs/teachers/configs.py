@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from liftgs.scene import BadInput
+from liftgs.teachers.checkpoints import local_checkpoint
+
 #: the folder of the small teachers that ship with the package
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -59,10 +62,11 @@ class MaskSettings:
 @dataclass(frozen=True)
 class SegmentConfig:
     """How photos are segmented. None means the checkpoint's own: SAM's defaults for official checkpoints (the values of
-    `MaskSettings`), those in `weights/sam_tiny.json` for "tiny".
+    `MaskSettings`), those on its card for a small one.
 
     Attributes:
-        checkpoint: "tiny" ships with the package; else a path or URL to an official SAM checkpoint.
+        checkpoint: "tiny" ships with the package; else a path or URL: of an official SAM checkpoint, or of the card
+            (.json) that the training of another small SAM wrote.
         model_type: vit_b, vit_l or vit_h; None = read off the checkpoint.
         points_per_side: see `MaskSettings`, also for the seven below.
         min_area_px: smallest segment, in pixels of a 512x512 image and scaled with the image's area (LIFT-GS,
@@ -87,7 +91,7 @@ class SegmentConfig:
         Raises:
             ValueError: settings that contradict each other.
         """
-        defaults = tiny_card()["masks"] if self.checkpoint == "tiny" else {}
+        defaults = sam_card(self.checkpoint)["masks"] if is_small_sam(self.checkpoint) else {}
         names = {field.name for field in fields(MaskSettings)}
         stated = {name: value for name, value in asdict(self).items() if name in names and value is not None}
         if "points_per_side" in stated and "coarse_points_per_side" not in stated:
@@ -95,9 +99,27 @@ class SegmentConfig:
         return MaskSettings(**{**defaults, **stated})
 
 
-def tiny_card() -> dict[str, Any]:
-    """What ships beside the tiny weights: `architecture`, `masks` (settings) and how they were trained and tested."""
-    card: dict[str, Any] = json.loads((WEIGHTS / "sam_tiny.json").read_text())
+def is_small_sam(checkpoint: str) -> bool:
+    """Whether this names a small SAM of ours, the shipped one or the card of another."""
+    return checkpoint == "tiny" or checkpoint.endswith(".json")
+
+
+def sam_card(checkpoint: str = "tiny") -> dict[str, Any]:
+    """What lies beside the weights of a small SAM: `architecture`, `masks` (settings), `training` and `evaluation`.
+
+    Args:
+        checkpoint: "tiny", or the path or URL of a card that `train_sam` wrote.
+
+    Raises:
+        BadInput: no such file, or not a card.
+    """
+    path = WEIGHTS / "sam_tiny.json" if checkpoint == "tiny" else local_checkpoint(checkpoint)
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+        if not isinstance(card["architecture"], dict) or not isinstance(card["masks"], dict):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(checkpoint, "is not the card of a small SAM; give the .json that train_sam wrote") from error
     return card
 
 

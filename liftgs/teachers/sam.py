@@ -23,7 +23,7 @@ from torch import nn
 from liftgs.labels import paint
 from liftgs.scene import BadInput
 from liftgs.teachers.checkpoints import local_checkpoint
-from liftgs.teachers.configs import WEIGHTS, SegmentConfig, tiny_card
+from liftgs.teachers.configs import WEIGHTS, SegmentConfig, is_small_sam, sam_card
 from liftgs.teachers.sam_masks import MaskGenerator, Masks
 
 #: Widths of the image encoders of the official checkpoints.
@@ -73,30 +73,41 @@ def build_sam(checkpoint: str = "tiny", model_type: str | None = None, device: t
     """Load a SAM, ready for inference.
 
     Args:
-        checkpoint: "tiny", or a path or URL (downloaded once per machine) to an official checkpoint.
-        model_type: vit_b, vit_l or vit_h; None = read off the checkpoint. Not for "tiny".
+        checkpoint: "tiny"; the path or URL of another small SAM's card (.json, its .safetensors beside it); or the path
+            or URL of an official checkpoint. What is remote is downloaded once per machine.
+        model_type: vit_b, vit_l or vit_h; None = read off the checkpoint. Not for small ones.
 
     Raises:
         BadInput: no such file, not a SAM checkpoint, or one of another model type.
     """
-    if checkpoint == "tiny":
-        card = tiny_card()
-        sam = build_architecture(architecture_from_json(card["architecture"]))
-        sam.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS / "sam_tiny.safetensors").items()})
-    else:
-        state = _read_state_dict(checkpoint)
-        found = _model_type(checkpoint, state)
-        if model_type is not None and model_type != found:
-            raise BadInput(
-                checkpoint, f"holds a {found}, not the {model_type} that model_type asks for; set it to {found}"
-            )
-        sam = sam_model_registry[found]()
-        try:
-            sam.load_state_dict(state)
-        except RuntimeError as error:
-            problem = " ".join(str(error).split())[:300]
-            raise BadInput(checkpoint, f"is not an official SAM {found} checkpoint ({problem})") from error
+    sam = _build_small(checkpoint) if is_small_sam(checkpoint) else _build_official(checkpoint, model_type)
     return sam.eval().requires_grad_(False).to(device)
+
+
+def _build_small(checkpoint: str) -> Sam:
+    sam = build_architecture(architecture_from_json(sam_card(checkpoint)["architecture"]))
+    weights = str(WEIGHTS / "sam_tiny") if checkpoint == "tiny" else checkpoint.removesuffix(".json")
+    state = {name: value.float() for name, value in _read_state_dict(weights + ".safetensors").items()}
+    _load(sam, state, checkpoint, "the card of the weights beside it")
+    return sam
+
+
+def _build_official(checkpoint: str, model_type: str | None) -> Sam:
+    state = _read_state_dict(checkpoint)
+    found = _model_type(checkpoint, state)
+    if model_type is not None and model_type != found:
+        raise BadInput(checkpoint, f"holds a {found}, not the {model_type} that model_type asks for; set it to {found}")
+    sam = sam_model_registry[found]()
+    _load(sam, state, checkpoint, f"an official SAM {found} checkpoint")
+    return sam
+
+
+def _load(sam: Sam, state: dict[str, torch.Tensor], checkpoint: str, expected: str) -> None:
+    try:
+        sam.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise BadInput(checkpoint, f"is not {expected} ({problem})") from error
 
 
 def _read_state_dict(checkpoint: str) -> dict[str, torch.Tensor]:

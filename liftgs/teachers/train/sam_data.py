@@ -6,9 +6,10 @@ Everything is a function of (seed, step), so that a resumed training sees what a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,16 @@ from PIL import Image
 from liftgs.procedural import ProceduralScene
 
 KINDS = ("apartments", "offices", "warehouses")
+
+
+class Frames(Protocol):
+    """Photos with instance ids."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, frame: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt16[np.ndarray, "h w"]]:
+        """One of them."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Prompts:
 
 
 def sample_prompts(
-    frames: RenderedRooms | Sequence[tuple[np.ndarray, np.ndarray]],
+    frames: Frames,
     rng: np.random.Generator,
     size: int,
     prompts: int,

@@ -22,13 +22,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
+from safetensors.torch import save
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from liftgs.teachers.sam import SamArchitecture, build_architecture
+from liftgs.teachers.configs import MaskSettings, SegmentConfig
+from liftgs.teachers.evaluate_sam import evaluate_sam
+from liftgs.teachers.sam import SamArchitecture, Segment, build_architecture
 from liftgs.teachers.sam_decoder import mask_logits, prompt_points
-from liftgs.teachers.train.sam_data import Prompts, RenderedRooms, RoomSet, sample_prompts
+from liftgs.teachers.train.sam_data import Frames, Prompts, RenderedRooms, RoomSet, sample_prompts
+
+TINY = "sam_tiny"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class SamTrainConfig:
 
     Attributes:
         architecture: of the model; the last stage's size must be its `img_size`.
+        masks: settings of automatic mask generation that go with the weights.
         rooms: to train on.
+        held_out: rooms to evaluate on.
         stages: one after another.
         seed: of initial weights, crops, colours and prompts.
         weight_decay: of the transformers' matrices.
@@ -73,7 +79,9 @@ class SamTrainConfig:
     """
 
     architecture: SamArchitecture = field(default_factory=SamArchitecture)
+    masks: MaskSettings = field(default_factory=MaskSettings)
     rooms: RoomSet = field(default_factory=lambda: RoomSet(seed=900_000, rooms=400, views=1))
+    held_out: RoomSet = field(default_factory=lambda: RoomSet(seed=1_000_000, rooms=20, views=2))
     stages: tuple[Stage, ...] = (
         Stage(size=128, steps=1500, images=8, prompts=16, lr=2e-3, balance=1.0),
         Stage(size=256, steps=2000, images=4, prompts=16, lr=1e-3, balance=0.0),
@@ -104,7 +112,7 @@ class _Trainee(nn.Module):
 
 
 @dataclass
-class _State:
+class TrainingState:
     """Where a training stands: `step` steps into `stage`."""
 
     stage: int
@@ -119,21 +127,39 @@ def train_sam(config: SamTrainConfig, out_dir: Path, progress: Callable[[str], N
 
     The result depends on `config` alone (and on the machine's arithmetic), however often it is interrupted.
 
+    Args:
+        config: everything that matters to the result.
+        out_dir: gets `rooms/`, `checkpoint.pt`, and the result: `sam_tiny.json`, a card that `build_sam` takes as
+            checkpoint, and `sam_tiny.safetensors` (fp16).
+        progress: gets one line at a time.
+
     Returns:
-        The last training losses, averaged over 100 steps. Weights are written to `out_dir/sam.safetensors` (fp16).
+        What `evaluate_sam` returns, on held-out rooms.
 
     Raises:
         ValueError: `out_dir` holds a checkpoint of another config.
     """
     frames = RenderedRooms(config.rooms, out_dir / "rooms")
     frames.render(progress)
+    state = fit(config, frames, out_dir, progress)
+    path = out_dir / f"{TINY}.json"
+    export_sam(config, state.ema, {}, path)
+    metrics = evaluate_sam(Segment(SegmentConfig(str(path))), config.held_out.scenes(), progress)
+    export_sam(config, state.ema, metrics, path)
+    return metrics
+
+
+def fit(
+    config: SamTrainConfig, frames: Frames, out_dir: Path, progress: Callable[[str], None] = print
+) -> TrainingState:
+    """Take all steps that `out_dir/checkpoint.pt` has not taken yet."""
     state = _resume(config, out_dir) or _fresh(config)
     losses: list[dict[str, float]] = []
     while True:
         stage = config.stages[state.stage]
         if state.step == stage.steps:
             if state.stage + 1 == len(config.stages):
-                break
+                return state
             state = _next_stage(config, state)
             _save(config, state, out_dir)
             continue
@@ -144,18 +170,28 @@ def train_sam(config: SamTrainConfig, out_dir: Path, progress: Callable[[str], N
             progress(f"stage {state.stage + 1} of {len(config.stages)}, step {state.step} of {stage.steps}: {line}")
         if state.step % config.checkpoint_every == 0 or state.step == stage.steps:
             _save(config, state, out_dir)
-    export_sam(_sam_weights(state.ema), out_dir / "sam.safetensors")
-    return {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]} if losses else {}
 
 
 def _sam_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("sam."): value for name, value in weights.items() if name.startswith("sam.")}
 
 
-def export_sam(weights: dict[str, Tensor], path: Path) -> None:
-    """Write weights as fp16 safetensors, whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: value.half().contiguous() for name, value in weights.items()}, partial)
+def export_sam(config: SamTrainConfig, weights: dict[str, Tensor], metrics: dict[str, Any], path: Path) -> None:
+    """Write the card to `path` (.json) and the weights beside it, each whole or not at all."""
+    tensors = {name: value.half().contiguous() for name, value in _sam_weights(weights).items()}
+    card = {
+        "architecture": asdict(config.architecture),
+        "masks": asdict(config.masks),
+        "training": {name: value for name, value in asdict(config).items() if name not in ("architecture", "masks")},
+        "evaluation": metrics,
+    }
+    _write_whole(path.with_suffix(".safetensors"), save(tensors))
+    _write_whole(path, (json.dumps(card, indent=2) + "\n").encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
     partial.replace(path)
 
 
@@ -165,7 +201,7 @@ def _build(config: SamTrainConfig, stage: int) -> _Trainee:
     return _Trainee(build_architecture(architecture)).train()
 
 
-def _fresh(config: SamTrainConfig) -> _State:
+def _fresh(config: SamTrainConfig) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _build(config, 0)
@@ -175,10 +211,10 @@ def _fresh(config: SamTrainConfig) -> _State:
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-    return _State(0, 0, model, _copy(model), _optimisers(config, model))
+    return TrainingState(0, 0, model, _copy(model), _optimisers(config, model))
 
 
-def _next_stage(config: SamTrainConfig, state: _State) -> _State:
+def _next_stage(config: SamTrainConfig, state: TrainingState) -> TrainingState:
     """Averaged weights so far become the start of the next stage; its optimisers start anew."""
     model = _build(config, state.stage + 1)
     weights, name = dict(state.ema), "sam.image_encoder.pos_embed"
@@ -186,7 +222,7 @@ def _next_stage(config: SamTrainConfig, state: _State) -> _State:
     position = weights[name].permute(0, 3, 1, 2)
     position = F.interpolate(position, (grid, grid), mode="bilinear", align_corners=False)
     model.load_state_dict({**weights, name: position.permute(0, 2, 3, 1)})
-    return _State(state.stage + 1, 0, model, _copy(model), _optimisers(config, model))
+    return TrainingState(state.stage + 1, 0, model, _copy(model), _optimisers(config, model))
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
@@ -206,7 +242,7 @@ def _optimisers(config: SamTrainConfig, model: _Trainee) -> list[torch.optim.Opt
     ]
 
 
-def _step(config: SamTrainConfig, state: _State, frames: RenderedRooms) -> dict[str, float]:
+def _step(config: SamTrainConfig, state: TrainingState, frames: Frames) -> dict[str, float]:
     stage = config.stages[state.stage]
     rng = np.random.default_rng([config.seed, state.stage, state.step])
     patch = config.architecture.patch_size
@@ -313,7 +349,7 @@ def _dice_loss(logits: Float[Tensor, "n m h w"], targets: Float[Tensor, "n 1 h w
     return 1 - (2 * both + 1) / (masks.sum(dim=(2, 3)) + targets.sum(dim=(2, 3)) + 1)
 
 
-def _save(config: SamTrainConfig, state: _State, out_dir: Path) -> None:
+def _save(config: SamTrainConfig, state: TrainingState, out_dir: Path) -> None:
     partial = out_dir / f"checkpoint.{os.getpid()}.partial"
     content = {
         "config": json.dumps(asdict(config)),
@@ -327,7 +363,7 @@ def _save(config: SamTrainConfig, state: _State, out_dir: Path) -> None:
     partial.replace(out_dir / "checkpoint.pt")
 
 
-def _resume(config: SamTrainConfig, out_dir: Path) -> _State | None:
+def _resume(config: SamTrainConfig, out_dir: Path) -> TrainingState | None:
     path = out_dir / "checkpoint.pt"
     if not path.exists():
         return None
@@ -341,4 +377,4 @@ def _resume(config: SamTrainConfig, out_dir: Path) -> _State | None:
     optimisers = _optimisers(config, model)
     for optimiser, saved in zip(optimisers, content["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
-    return _State(content["stage"], content["step"], model, content["ema"], optimisers)
+    return TrainingState(content["stage"], content["step"], model, content["ema"], optimisers)
