@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from segment_anything.modeling import MaskDecoder, Sam, TwoWayTransformer
+from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 
 
@@ -59,7 +60,8 @@ def prompt_points(
     position = _as_tokens(sam.prompt_encoder.get_dense_pe())
     tokens, image = _two_way(decoder.transformer, tokens, image, position)
     mask_tokens = tokens[:, 1 : 1 + decoder.num_mask_tokens]
-    return Prompted(mask_tokens, image, decoder.iou_prediction_head(tokens[:, 0]), tuple(image_embedding.shape[-2:]))
+    height, width = image_embedding.shape[-2:]
+    return Prompted(mask_tokens, image, decoder.iou_prediction_head(tokens[:, 0]), (height, width))
 
 
 def mask_logits(decoder: MaskDecoder, prompted: Prompted) -> Float[Tensor, "prompts masks h w"]:
@@ -102,7 +104,7 @@ def _two_way(transformer: TwoWayTransformer, tokens: Tensor, image: Tensor, posi
     return transformer.norm_final_attn(tokens + attended), image
 
 
-def _attend(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`segment_anything`'s downscaled attention; batch axes broadcast."""
 
     def heads(x: Tensor) -> Tensor:
@@ -134,6 +136,7 @@ def _deconvolve(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A transposed convolution whose kernel equals its stride, per cell: [..., in] -> [..., ky*kx, out]."""
     weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [ky*kx*out, in]
     taps = convolution.kernel_size[0] * convolution.kernel_size[1]
+    assert convolution.bias is not None
     return F.linear(x, weight, convolution.bias.repeat(taps)).unflatten(-1, (taps, -1))
 
 

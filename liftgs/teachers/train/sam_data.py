@@ -89,7 +89,7 @@ class RenderedRooms:
 
     def _render(self, room: int) -> None:
         scene = self._scenes[room]
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for view, frame_id in enumerate(scene.frame_ids()):
             frame = scene.load(frame_id)
             assert frame.instances is not None

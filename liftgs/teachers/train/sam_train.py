@@ -83,8 +83,8 @@ class SamTrainConfig:
     rooms: RoomSet = field(default_factory=lambda: RoomSet(seed=900_000, rooms=400, views=1))
     held_out: RoomSet = field(default_factory=lambda: RoomSet(seed=1_000_000, rooms=20, views=2))
     stages: tuple[Stage, ...] = (
-        Stage(size=128, steps=1500, images=8, prompts=16, lr=2e-3, balance=1.0),
-        Stage(size=256, steps=2000, images=4, prompts=16, lr=1e-3, balance=0.0),
+        Stage(size=128, steps=1300, images=8, prompts=16, lr=2e-3, balance=1.0, final_lr=0.1),
+        Stage(size=256, steps=1500, images=4, prompts=16, lr=1e-3, balance=0.0),
     )
     seed: int = 0
     weight_decay: float = 0.02
