@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class RenderedRooms:
 
     def _render(self, room: int) -> None:
         scene = self._scenes[room]
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         for view, frame_id in enumerate(scene.frame_ids()):
             frame = scene.load(frame_id)
             assert frame.instances is not None
