@@ -231,7 +231,7 @@ def test_killed_writer_leaves_no_readable_part_of_a_shard(tmp_path: Path):
     killed, undisturbed = str(tmp_path / "killed"), str(tmp_path / "undisturbed")
     for corpus in (killed, undisturbed):
         write_plan(corpus, big_plan())
-    kill_at_random(killed, kills=10)
+    kill_at_random(killed, kills=6)
     assert 0 < len(shards.committed_indices(killed)) < 30, "the kills hit writers at work"
     for corpus in (killed, undisturbed):
         commit_big(corpus)

@@ -122,11 +122,11 @@ def test_a_write_that_fails_midway_leaves_the_old_file_and_no_litter(tmp_path: P
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small disk to fill: {mounted.stderr.decode().strip()}")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
+    try:
+        subprocess.run(mount, capture_output=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a small disk to fill: {error}")
     try:
         yield folder
     finally:
