@@ -6,7 +6,7 @@ that nothing here imports it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -24,16 +24,34 @@ app = typer.Typer(
 
 @app.command()
 def teachers(
-    scenes: Annotated[int, typer.Option(help="Held-out rooms of each embedded corpus.")] = 8,
-    views: Annotated[int, typer.Option(help="Frames of each room.")] = 4,
+    rooms: Annotated[int, typer.Option(help="Held-out rooms; the three embedded corpora take turns.", min=1)] = 60,
+    views: Annotated[int, typer.Option(help="Frames of each room.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Of the rooms; 1,000,000 and more were never trained on.")] = 1_000_000,
     sam: Annotated[str, typer.Option(help="SAM checkpoint: 'tiny', a path or a URL.")] = "tiny",
     clip: Annotated[str, typer.Option(help="CLIP: 'tiny' or an open_clip model name.")] = "tiny",
-    clip_pretrained: Annotated[str, typer.Option(help="Weights of that open_clip model: tag, path or URL.")] = "",
+    pretrained: Annotated[str, typer.Option(help="Weights of that open_clip model: a tag, path or URL.")] = "",
 ) -> None:
-    """Score teachers on held-out procedural rooms: SAM's best mask per instance, CLIP's names for crops."""
-    from liftgs.teachers.evaluate import report  # noqa: PLC0415 - torch loads only for the command that needs it
+    """Score the teachers on held-out procedural rooms: SAM's best mask per instance, CLIP's names for crops."""
+    # torch loads only for the command that needs it
+    from liftgs.teachers.clip import Embed  # noqa: PLC0415
+    from liftgs.teachers.configs import EmbedConfig, SegmentConfig  # noqa: PLC0415
+    from liftgs.teachers.evaluate_clip import evaluate_clip, held_out_scenes  # noqa: PLC0415
+    from liftgs.teachers.evaluate_sam import evaluate_sam  # noqa: PLC0415
+    from liftgs.teachers.sam import Segment  # noqa: PLC0415
 
-    typer.echo(report(scenes=scenes, views=views, sam=sam, clip=clip, clip_pretrained=clip_pretrained))
+    segmenter, embedder = Segment(SegmentConfig(checkpoint=sam)), Embed(EmbedConfig(clip, pretrained))
+
+    def progress(line: str) -> None:
+        typer.echo(line, err=True)
+
+    _table(f"SAM {sam}", evaluate_sam(segmenter, held_out_scenes(rooms, seed, views), progress))
+    _table(f"CLIP {clip}", evaluate_clip(embedder, held_out_scenes(rooms, seed, views)))
+
+
+def _table(title: str, scores: Mapping[str, float]) -> None:
+    typer.echo(f"\n{title}")
+    for name, value in scores.items():
+        typer.echo(f"  {name:<32} {value:>10,}" if isinstance(value, int) else f"  {name:<32} {value:>10.3f}")
 
 
 def build() -> typer.Typer:

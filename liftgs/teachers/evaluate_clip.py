@@ -1,12 +1,10 @@
 """How good a CLIP is on labelled scenes: zero-shot kinds and colours of ground-truth crops, and reading of expressions.
 
-`python -m liftgs.teachers.evaluate_clip` prints it for the small CLIP on held-out rooms.
+`liftgs teachers` prints it, for the small CLIP on held-out rooms by default.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from liftgs.procedural import ProceduralScene
 from liftgs.procedural.colours import COLOURS
 from liftgs.procedural.kinds import KINDS, STRUCTURE_KINDS
 from liftgs.scene import Expression, Frame, Instance, Scene
-from liftgs.teachers.clip import Embed, EmbedConfig, load_shipped
+from liftgs.teachers.clip import Embed, load_shipped
 
 #: visible pixels at 512x512 that an instance needs; what the teachers' segments have too
 MIN_AREA_PX = 1024
@@ -172,20 +170,3 @@ def evaluate_tiny(path: Path, scenes: int, seed: int) -> dict[str, Any]:
     """Evaluate a small CLIP in our own layout on held-out rooms."""
     embedder = Embed(clip=load_shipped(path))
     return {name: round(value, 4) for name, value in evaluate_clip(embedder, held_out_scenes(scenes, seed)).items()}
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", default="tiny", help='"tiny" or a name of open_clip\'s')
-    parser.add_argument("--pretrained", default="", help="tag, path or URL of such a model's weights")
-    parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=1_000_000)
-    arguments = parser.parse_args()
-    embedder = Embed(EmbedConfig(arguments.model, arguments.pretrained))
-    result = evaluate_clip(embedder, held_out_scenes(arguments.scenes, arguments.seed))
-    print(json.dumps({"revision": embedder.revision, **result}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
