@@ -9,8 +9,9 @@ nothing. `tarfile` gets open files and an index of their members, made before th
 random access: there a sample is reached by reading its shard up to it. Files are in the page cache, so this is what
 the code costs, not the disk.
 
-Memory is by how much resident memory grows at most, each in a fresh process with its modules and samples loaded.
-`shards.commit` holds one whole tar, whose hash it must know before it can commit it, and whose upload is one PUT.
+Memory is by how much resident memory grows at most, each in a fresh process with its modules loaded. Samples come into
+being as they are written: the peers pass them on one by one. `shards.commit` takes a shard's samples together and makes
+the whole tar, since it commits all or nothing by one PUT whose hash it knows; a shard's size bounds what it takes.
 
 Samples are six labelled 512x512 views of a room; four make a shard, as in the labelling job.
 """
@@ -83,7 +84,7 @@ def write_ours(contents: Contents, folder: Path) -> None:
     plan = Plan({}, digest({}), tuple(shard for shard, _ in contents), {})
     write_plan(str(folder), plan)
     for shard, samples in contents:
-        shards.commit(str(folder), plan.sha256, shard, samples, [])
+        shards.commit(str(folder), plan.sha256, shard, dict(samples), [])
 
 
 def write_webdataset(contents: Contents, folder: Path) -> None:
@@ -150,7 +151,7 @@ def open_in_order(name: str, folder: Path) -> Callable[[], object]:
     def read() -> None:
         for path in tars:
             with tarfile.open(path) as tar:
-                _consume(tar.extractfile(member).read() for member in tar)  # type: ignore[union-attr]
+                _consume(_read(tar, member) for member in tar)
 
     return read
 
@@ -170,9 +171,14 @@ def open_random(name: str, folder: Path) -> Callable[[], object]:
     opened = [tarfile.open(path) for path in tars]  # noqa: SIM115  open as long as they are read
     index = [_members_by_sample(tar) for tar in opened]
     return lambda: _consume(
-        {member.name: opened[shard].extractfile(member).read() for member in index[shard][position]}  # type: ignore[union-attr]
-        for shard, position in places
+        {member.name: _read(opened[shard], member) for member in index[shard][position]} for shard, position in places
     )
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # it is no folder
+    return file.read()
 
 
 def _members_by_sample(tar: tarfile.TarFile) -> list[list[tarfile.TarInfo]]:
@@ -205,8 +211,10 @@ def read_rates(folder: Path, samples: int) -> Iterator[Row]:
 def memory(contents: Contents, folder: Path) -> Iterator[Row]:
     """MB, each in a process of its own."""
     writes = {name: in_child(write_growth, name, contents, folder / f"memory-{name}") / 1e6 for name in WRITERS}
-    yield cost_row("memory to write", writes["ours"], writes["webdataset"], "webdataset.TarWriter", "MB")
-    yield cost_row("memory to write", writes["ours"], writes["tarfile"], "tarfile", "MB")
+    size = max(file.stat().st_size for file in folder.glob("ours/shards/*.tar")) / 1e6
+    case = f"memory to write shards of {size:.1f} MB"
+    yield cost_row(case, writes["ours"], writes["webdataset"], "webdataset.TarWriter", "MB")
+    yield cost_row(case, writes["ours"], writes["tarfile"], "tarfile", "MB")
     reads = {name: in_child(read_growth, name, folder / name) / 1e6 for name in WRITERS}
     yield cost_row("memory to read in random order", reads["ours"], reads["webdataset"], "webdataset, scanning", "MB")
     yield cost_row("memory to read in random order", reads["ours"], reads["tarfile"], "tarfile, indexed", "MB")
@@ -214,7 +222,24 @@ def memory(contents: Contents, folder: Path) -> Iterator[Row]:
 
 def write_growth(name: str, contents: Contents, folder: Path) -> int:
     """Bytes."""
-    return peak_growth_bytes(lambda: WRITERS[name](contents, folder))
+    fresh = [(shard, _Fresh(samples)) for shard, samples in contents]
+    return peak_growth_bytes(lambda: WRITERS[name](fresh, folder))
+
+
+class _Fresh(Mapping[str, Members]):
+    """Samples of which each is made when it is asked for."""
+
+    def __init__(self, samples: Samples):
+        self._samples = samples
+
+    def __getitem__(self, key: str) -> Members:
+        return {name: bytes(bytearray(data)) for name, data in self._samples[key].items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
 
 
 def read_growth(name: str, folder: Path) -> int:
