@@ -87,6 +87,7 @@ def start_cluster(dashboard_port: int | None = None) -> Iterator[RayCluster]:
         "num_cpus": 2,
         "object_store_memory": 200 * 2**20,
         "include_dashboard": dashboard_port is not None,
+        "dashboard_agent_listen_port": free_port(),  # its default may belong to another cluster of this machine
         "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}-{dashboard_port or 0}",  # short: it holds Unix sockets
         **dashboard,
     }

@@ -90,14 +90,15 @@ class Chaos:
 
     def _disturb(self, driver: subprocess.Popen[bytes], kinds: Iterator[str]) -> bool:
         """Kill things until the driver has ended. Returns whether it had finished its work."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             with suppress(subprocess.TimeoutExpired):
                 return driver.wait(timeout=self.rng.uniform(0.5, 6.0)) == 0
             kind = next(kinds, None)
             if kind is not None:
                 self.victims.append((self.submissions, kind, self._kill(kind, driver)))
-        raise TimeoutError(f"no end after 300 s: {(self.folder / f'driver{self.submissions}.log').read_text()[-3000:]}")
+        log = (self.folder / f"driver{self.submissions}.log").read_text()
+        raise TimeoutError(f"no end after 150 s, and {self.victims}: {log[-3000:]}")
 
     def _kill(self, kind: str, driver: subprocess.Popen[bytes]) -> str:
         if kind == "driver":
@@ -107,7 +108,7 @@ class Chaos:
             self.cluster.cluster.remove_node(self.node, allow_graceful=False)
             self.node = self.cluster.cluster.add_node(num_cpus=1)
             return "node"
-        for _ in range(200):  # none lives while the job starts
+        for _ in range(600):  # none lives while the job starts
             victims = self._processes(kind)
             if victims:
                 pid, title = victims[int(self.rng.integers(len(victims)))]
@@ -115,10 +116,13 @@ class Chaos:
                     os.kill(pid, signal.SIGKILL)
                     return title
             time.sleep(0.1)
-        raise AssertionError(f"no {kind} to kill in 20 s")
+        raise AssertionError(f"no {kind} to kill in a minute")
 
     def _processes(self, kind: str) -> list[tuple[int, str]]:
-        """Process ids and titles of all workers of the cluster, or of those that hold a stage."""
+        """Process ids and titles of all workers of the cluster, or of those that hold a stage.
+
+        A node's agents are left out: Ray ends the node with them, and that of the head is the end of the cluster.
+        """
         psutil = importlib.import_module("psutil")  # Ray's own; there once Ray is imported
         workers = [
             process
@@ -129,8 +133,8 @@ class Chaos:
         found: list[tuple[int, str]] = []
         for process in workers:
             with suppress(psutil.NoSuchProcess):
-                title = " ".join(process.cmdline())
-                if title.startswith("ray::MapWorker" if kind == "actor" else "ray::"):
+                title = " ".join(process.cmdline()).strip()
+                if title.startswith("ray::MapWorker" if kind == "actor" else "ray::") and "Agent" not in title:
                     found.append((process.pid, title))
         return sorted(found)
 

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from conftest import ROOT, RayCluster
 
+from liftgs.sample import decode_sample
 from liftgs_platform import job as launcher
 from liftgs_platform import pseudolabel, spec_help
 from liftgs_platform.pseudolabel import Spec
+from liftgs_platform.reader import CorpusReader
 from liftgs_platform.spec import SpecError
 
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
@@ -114,7 +116,7 @@ def test_a_corpus_of_another_spec_is_refused_with_what_differs(tmp_path: Path) -
 def submit(cluster: RayCluster, *arguments: str, cwd: Path = ROOT) -> str:
     environment = {**os.environ, "RAY_ADDRESS": cluster.dashboard}
     command = [str(Path(sys.executable).parent / "ray"), "job", "submit", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -123,6 +125,55 @@ def test_ray_job_submit_runs_the_yaml_itself(jobs_cluster: RayCluster) -> None:
     text = submit(jobs_cluster, "jobs/pseudolabel.yaml", "dry_run=true")
     assert "dry run: nothing was done" in text
     assert f"{ROOT}/corpora/apartments" in text
+
+
+def test_a_submitted_job_labels_with_the_teachers_that_ship(jobs_cluster: RayCluster, tmp_path: Path) -> None:
+    source = "source=procedural:apartments?scenes=1&views=2&width=160&height=120"
+    text = submit(jobs_cluster, "--", "jobs/pseudolabel.yaml", source, f"output={tmp_path / 'corpus'}")
+    assert f"corpus: {tmp_path / 'corpus'}" in text
+    sample = decode_sample(CorpusReader(str(tmp_path / "corpus"))[0])
+    for view in sample.views:
+        assert view.segments is not None
+        assert view.segments.captions
+    assert sample.meta["teachers"]["segment"].startswith("sam_tiny:sha256-")
+    assert sample.meta["teachers"]["embed"].startswith("clip_tiny:sha256-")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_real_frames_are_labelled_with_official_checkpoints_given_by_path(
+    jobs_cluster: RayCluster, tmp_path: Path
+) -> None:
+    """Random weights in the formats of `segment_anything` and open_clip; what matters is that they load and run."""
+    import open_clip
+    import torch
+    from segment_anything import sam_model_registry
+
+    frames = ROOT / "../shared/data/7scenes-kitchen"
+    if not frames.exists():
+        pytest.skip("needs real frames in ../shared/data/7scenes-kitchen")
+    torch.manual_seed(0)
+    torch.save(sam_model_registry["vit_b"]().state_dict(), tmp_path / "sam_vit_b.pth")
+    clip = open_clip.create_model("ViT-S-32-alt")
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    text = submit(
+        jobs_cluster,
+        *("--working-dir", ".", "--", "jobs/pseudolabel.yaml", "source=../shared/data/7scenes-kitchen"),
+        *(f"output={tmp_path / 'corpus'}", "chunking.frame_stride=200", "teachers=none"),
+        *(
+            f"segment.checkpoint={tmp_path / 'sam_vit_b.pth'}",
+            "segment.points_per_side=2",
+            "segment.pred_iou_thresh=-9",
+        ),
+        *("embed.model=ViT-S-32-alt", f"embed.pretrained={tmp_path / 'clip.pt'}"),
+    )
+    assert f"corpus: {tmp_path / 'corpus'}" in text
+    sample = decode_sample(CorpusReader(str(tmp_path / "corpus"))[0])
+    assert sample.meta["scene"] == "7scenes-kitchen"
+    assert sample.meta["teachers"]["segment"].startswith("sam_vit_b:sha256-")
+    for view in sample.views:
+        assert view.photo.shape == (384, 512, 3)
+        assert view.segments is not None
 
 
 def test_an_uploaded_folder_runs_its_own_code_with_the_heads_paths(jobs_cluster: RayCluster, tmp_path: Path) -> None:
