@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import zlib
 from dataclasses import dataclass, fields
@@ -46,6 +47,12 @@ class SourceOptions:
     height: int = 512
     depth_noise_mm: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.scenes < 1 or self.views < 1 or self.seed < 0 or min(self.width, self.height) < 16:
+            raise ValueError("needs scenes >= 1, views >= 1, seed >= 0, width and height >= 16")
+        if not 0 <= self.depth_noise_mm < float("inf"):
+            raise ValueError(f"depth_noise_mm must be finite and not negative, not {self.depth_noise_mm}")
+
 
 class ProceduralScene(Scene):
     """One room, rendered on demand: every frame is a pure function of the constructor's arguments and its id."""
@@ -67,15 +74,13 @@ class ProceduralScene(Scene):
         Raises:
             BadInput: there is no such corpus, or a number is out of range.
         """
-        options = SourceOptions(index + 1, views, seed, width, height, depth_noise_mm)
         self.name = f"{kind}-{index:06d}"
+        try:
+            options = SourceOptions(index + 1, views, seed, width, height, depth_noise_mm)
+        except ValueError as error:
+            raise BadInput(f"{SCHEME}{kind}/{index:06d}", str(error)) from None
         self.uri = f"{SCHEME}{kind}/{index:06d}{_query(options, skip=('scenes',))}"
-        if kind not in CORPORA:
-            raise BadInput(self.uri, f"there is no procedural corpus '{kind}'; choose one of {', '.join(CORPORA)}")
-        if min(index, seed) < 0 or views < 1 or min(width, height) < 16 or depth_noise_mm < 0:
-            raise BadInput(
-                self.uri, "needs index >= 0, seed >= 0, views >= 1, width and height >= 16, depth_noise_mm >= 0"
-            )
+        _check_corpus(self.uri, kind)
         self.kind = kind
         self.index = index
         self.options = options
@@ -196,8 +201,7 @@ def _parse(uri: str) -> tuple[str, int | None, SourceOptions]:
     match = re.fullmatch(re.escape(SCHEME) + r"(?P<kind>[a-z]+)(?:/(?P<index>\d+))?(?:\?(?P<query>.*))?", uri)
     if match is None:
         raise BadInput(uri, f"is not like '{SCHEME}apartments?scenes=24&views=6' or '{SCHEME}apartments/000003'")
-    if match["kind"] not in CORPORA:
-        raise BadInput(uri, f"there is no procedural corpus '{match['kind']}'; choose one of {', '.join(CORPORA)}")
+    _check_corpus(uri, match["kind"])
     types: dict[str, type] = {f.name: float if f.name == "depth_noise_mm" else int for f in fields(SourceOptions)}
     values: dict[str, float] = {}
     for name, text in parse_qsl(match["query"] or "", keep_blank_values=True):
@@ -207,5 +211,17 @@ def _parse(uri: str) -> tuple[str, int | None, SourceOptions]:
             values[name] = types[name](text)
         except ValueError:
             raise BadInput(uri, f"option {name}={text} is not a number") from None
-    options = SourceOptions(**values)  # type: ignore[arg-type]
+    if match["index"] is not None and "scenes" in values:
+        raise BadInput(uri, "names one room, so `scenes` means nothing; leave it out")
+    try:
+        options = SourceOptions(**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise BadInput(uri, str(error)) from None
     return match["kind"], None if match["index"] is None else int(match["index"]), options
+
+
+def _check_corpus(uri: str, kind: str) -> None:
+    if kind not in CORPORA:
+        near = difflib.get_close_matches(kind, CORPORA, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(CORPORA)}"
+        raise BadInput(uri, f"there is no procedural corpus '{kind}'; {hint}")
