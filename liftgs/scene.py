@@ -143,9 +143,7 @@ class PointCloud:
 
     def __getitem__(self, index: Any) -> PointCloud:
         """The points that a slice, mask or index array picks."""
-        return PointCloud(
-            self.xyz[index], self.rgb[index], None if self.instances is None else self.instances[index]
-        )
+        return PointCloud(self.xyz[index], self.rgb[index], None if self.instances is None else self.instances[index])
 
 
 @dataclass(frozen=True)
