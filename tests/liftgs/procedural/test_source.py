@@ -140,6 +140,9 @@ def test_a_uri_names_a_scene_and_a_corpus_lists_its_scenes() -> None:
         ("procedural:apartments/000000?views=0", "views >= 1"),
         ("procedural:apartments/x", "is not like"),
         ("procedural:apartments", "names a corpus"),
+        ("procedural:apartmants/000000", "did you mean 'apartments'"),
+        ("procedural:apartments/000000?scenes=3", "names one room"),
+        ("procedural:apartments/000000?depth_noise_mm=nan", "finite"),
     ],
 )
 def test_a_wrong_uri_is_refused_saying_why(uri: str, why: str) -> None:
@@ -160,3 +163,9 @@ def test_labels_name_every_object_and_talk_only_about_what_is_seen() -> None:
         seen |= set(np.unique(frame.instances).tolist())
     for expression in labels.expressions:
         assert set(expression.target.instances) <= seen
+
+
+def test_a_corpus_of_impossible_rooms_is_refused_when_it_is_listed() -> None:
+    for query in ("scenes=0", "scenes=-1", "views=0", "width=8", "seed=-1"):
+        with pytest.raises(BadInput, match="needs scenes >= 1"):
+            list_scenes(f"procedural:offices?{query}")
