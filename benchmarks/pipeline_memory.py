@@ -31,11 +31,13 @@ from liftgs_platform.label_stages import Stage
 from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
 from liftgs_platform.shard_plan import Plan
 
-SCENES = 8
+#: Enough shards that the pipeline is full with the smaller source too.
+SCENES = 16
 TIMES = 8
-VIEWS = 4
+VIEWS = 3
+SCENES_PER_SHARD = 2
 SIZE_PX = 512
-SEGMENT_S = 0.25
+SEGMENT_S = 0.15
 
 #: One actor per stage, and Ray on two CPUs.
 POOL = PoolSpec(num_cpus=0.4)
@@ -80,7 +82,8 @@ def run(scene: Path, folder: Path, scenes: int) -> tuple[int, int, int]:
         for file in scene.iterdir():
             os.link(file, copy / file.name)
     corpus = folder / "corpus"
-    spec = read_spec(f"source={folder / 'scenes'}", f"output={corpus}", "teachers=none")
+    shard = f"chunks_per_shard={SCENES_PER_SHARD}"
+    spec = read_spec(f"source={folder / 'scenes'}", f"output={corpus}", "teachers=none", shard)
     spec = replace(spec, scale=ScaleSpec(POOLS))
     with PeakOfTree() as memory:
         times: Times = in_child(run_on_ray, spec, quick_stages, ("load", "commit"), watch=memory.watch)

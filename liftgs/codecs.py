@@ -53,7 +53,9 @@ def bad_values(uri: str) -> Iterator[None]:
 def encode_png16(image: UInt16[np.ndarray, "h w"]) -> bytes:
     """A 16-bit grey PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    # PNG's filters leave runs and noise, in which a search for repeats finds little: for depth it takes 4 to 9 times as
+    # long as run lengths and saves 1 % (rendered) to 13 % (Kinect); segments get smaller without it.
+    Image.fromarray(image).save(buffer, "PNG", compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 
