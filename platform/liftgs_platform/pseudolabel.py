@@ -277,6 +277,9 @@ def label(
 
     label_pool.configure(spec.no_progress_timeout_s)
     pools = build_pools(spec, build, ray.cluster_resources())
+    lacking = shortage(pools, ray.cluster_resources())
+    if lacking:
+        print(f"note: {lacking}; the job waits for more nodes, or give it smaller pools (scale.pools)")
     ledger = label_pool.start_ledger()
     toll = Toll(spec, plans)
     frames = {shard.index: frames_of([shard]) for shard in todo}
@@ -312,6 +315,16 @@ def build_pools(spec: Spec, build: Mapping[str, Any], resources: Mapping[str, fl
         python = spec.caption.python if name == "caption" else ""
         pools.append(Pool(name, stages, least, most, pool.num_cpus, pool.num_gpus, pool.threads, python))
     return pools
+
+
+def shortage(pools: Iterable[Any], resources: Mapping[str, float]) -> str:
+    """What the smallest pools reserve and the cluster has not, or "". Ray would wait for it without a word."""
+    needed = {"CPU": sum(p.min * p.num_cpus for p in pools), "GPU": sum(p.min * p.num_gpus for p in pools)}
+    return ", ".join(
+        f"the pools reserve {number:g} {kind}s and the cluster has {resources.get(kind, 0):g}"
+        for kind, number in needed.items()
+        if number > resources.get(kind, 0) + 1e-6
+    )
 
 
 class Toll:

@@ -18,12 +18,9 @@ from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
 
 
 def spec_of(source: str, corpus: str) -> Spec:
-    """One CPU more than the head has, so that the other node has work to lose."""
-    pools = {
-        "load": PoolSpec(num_cpus=0.5),
-        "segment": PoolSpec(min=2, max=2, num_cpus=0.75),
-        "embed+caption+commit": PoolSpec(num_cpus=1.0),
-    }
+    """Four actors, which Ray spreads over the nodes, so that each has work to lose; any node has room for two."""
+    half = PoolSpec(num_cpus=0.5)
+    pools = {"load": half, "segment": PoolSpec(min=2, max=2, num_cpus=0.5), "embed+caption+commit": half}
     return Spec(source, corpus, chunking=ChunkingConfig(frames_per_chunk=2), chunks_per_shard=1, scale=ScaleSpec(pools))
 
 
