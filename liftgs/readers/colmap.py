@@ -27,9 +27,8 @@ from jaxtyping import Float
 from liftgs.readers.cameras import pinhole, pose, rotation
 from liftgs.readers.distortion import NO_DISTORTION, Distortion
 from liftgs.readers.files import Folder, inside, natural_order
-from liftgs.readers.frames import FrameFiles, load_frame
-from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from liftgs.scene import BadInput, Frame, PointCloud, Scene
+from liftgs.readers.frames import FolderBacked, FrameFiles, load_frame
+from liftgs.scene import BadInput, Frame, PointCloud
 
 #: COLMAP's model id -> name and number of parameters (src/colmap/sensor/models.h)
 _MODELS = {
@@ -66,14 +65,8 @@ class _View:
     translation: tuple[float, ...]
 
 
-class ColmapScene(Scene):
+class ColmapScene(FolderBacked):
     """One reconstruction."""
-
-    def __init__(self, folder: Folder, options: ReaderOptions = DEFAULT_OPTIONS):
-        self.uri = folder.uri
-        self.name = folder.name
-        self._folder = folder
-        self._options = options
 
     @staticmethod
     def find(folder: Folder, entries: dict[str, bool]) -> str | None:

@@ -25,9 +25,8 @@ from jaxtyping import Float
 
 from liftgs.readers.cameras import parse_intrinsics, parse_pose, pinhole
 from liftgs.readers.files import Folder, natural_order
-from liftgs.readers.frames import FrameFiles, common_size, load_frame
-from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from liftgs.scene import BadInput, Frame, Scene
+from liftgs.readers.frames import FolderBacked, FrameFiles, common_size, load_frame
+from liftgs.scene import BadInput, Frame
 
 _PHOTO = r"jpg|jpeg|png|JPG|JPEG|PNG"
 _INTRINSICS_7SCENES = "camera-intrinsics.txt"
@@ -46,14 +45,8 @@ class _Layout:
     poses: dict[str, str] = field(default_factory=dict)
 
 
-class FolderScene(Scene):
+class FolderScene(FolderBacked):
     """A scene in either layout."""
-
-    def __init__(self, folder: Folder, options: ReaderOptions = DEFAULT_OPTIONS):
-        self.uri = folder.uri
-        self.name = folder.name
-        self._folder = folder
-        self._options = options
 
     @staticmethod
     def recognises(entries: dict[str, bool]) -> bool:

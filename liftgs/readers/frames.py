@@ -13,9 +13,20 @@ from liftgs.readers.cameras import make_camera
 from liftgs.readers.distortion import NO_DISTORTION, Distortion, ideal_intrinsics, undistort_depth, undistort_photo
 from liftgs.readers.files import Folder
 from liftgs.readers.images import decode_depth, decode_photo, image_size
-from liftgs.scene import BadInput, Frame
+from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
+from liftgs.scene import BadInput, Frame, Scene
 
 _HEADER_BYTES = 65536  # a JPEG's size may come after kilobytes of EXIF and colour profile
+
+
+class FolderBacked(Scene):
+    """A scene that is the files of one folder."""
+
+    def __init__(self, folder: Folder, options: ReaderOptions = DEFAULT_OPTIONS):
+        self.uri = folder.uri
+        self.name = folder.name
+        self._folder = folder
+        self._options = options
 
 
 @dataclass(frozen=True, eq=False)

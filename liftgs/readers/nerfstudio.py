@@ -28,23 +28,20 @@ from jaxtyping import Float
 from liftgs.readers.cameras import OPENGL_TO_OPENCV, pinhole
 from liftgs.readers.distortion import Distortion
 from liftgs.readers.files import Folder, inside, natural_order
-from liftgs.readers.frames import FrameFiles, load_frame
+from liftgs.readers.frames import FolderBacked, FrameFiles, load_frame
 from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
 from liftgs.readers.ply import read_ply
-from liftgs.scene import BadInput, Frame, Gravity, PointCloud, Scene
+from liftgs.scene import BadInput, Frame, Gravity, PointCloud
 
 _INDEX = "transforms.json"
 _PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
 
 
-class NerfstudioScene(Scene):
+class NerfstudioScene(FolderBacked):
     """One scene."""
 
     def __init__(self, folder: Folder, options: ReaderOptions = DEFAULT_OPTIONS):
-        self.uri = folder.uri
-        self.name = folder.name
-        self._folder = folder
-        self._options = options
+        super().__init__(folder, options)
         self._index_uri = folder.uri_of(_INDEX)
 
     @staticmethod

@@ -25,9 +25,8 @@ from jaxtyping import Float
 from liftgs.readers.cameras import parse_intrinsics, pinhole, pose, rotation
 from liftgs.readers.distortion import NO_DISTORTION, Distortion
 from liftgs.readers.files import Folder, inside
-from liftgs.readers.frames import FrameFiles, common_size, load_frame
-from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from liftgs.scene import BadInput, Frame, Scene
+from liftgs.readers.frames import FolderBacked, FrameFiles, common_size, load_frame
+from liftgs.scene import BadInput, Frame
 
 _SIZE = (640, 480)
 _INTRINSICS = "camera-intrinsics.txt"
@@ -40,14 +39,8 @@ _CALIBRATIONS = {
 }
 
 
-class TumScene(Scene):
+class TumScene(FolderBacked):
     """One sequence."""
-
-    def __init__(self, folder: Folder, options: ReaderOptions = DEFAULT_OPTIONS):
-        self.uri = folder.uri
-        self.name = folder.name
-        self._folder = folder
-        self._options = options
 
     @staticmethod
     def recognises(entries: dict[str, bool]) -> bool:

@@ -104,6 +104,15 @@ def is_small_sam(checkpoint: str) -> bool:
     return checkpoint == "tiny" or checkpoint.endswith(".json")
 
 
+def small_sam_weights(checkpoint: str) -> str:
+    """Path or URL of the .safetensors beside the card of a small SAM."""
+    return (
+        str(WEIGHTS / "sam_tiny.safetensors")
+        if checkpoint == "tiny"
+        else f"{checkpoint.removesuffix('.json')}.safetensors"
+    )
+
+
 def sam_card(checkpoint: str = "tiny") -> dict[str, Any]:
     """What lies beside the weights of a small SAM: `architecture`, `masks` (settings), `training` and `evaluation`.
 

@@ -9,21 +9,22 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Float, UInt8, UInt16
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from liftgs.labels import paint
 from liftgs.scene import BadInput
 from liftgs.teachers.checkpoints import local_checkpoint
-from liftgs.teachers.configs import WEIGHTS, SegmentConfig, is_small_sam, sam_card
+from liftgs.teachers.configs import SegmentConfig, is_small_sam, sam_card, small_sam_weights
 from liftgs.teachers.sam_masks import MaskGenerator, Masks
 
 #: Widths of the image encoders of the official checkpoints.
@@ -46,10 +47,12 @@ class SamArchitecture:
         window_size: side of its attention windows, in patches.
         global_attn_indexes: its blocks that attend to the whole image.
         use_rel_pos: decomposed relative positions in its attention, as in the official models.
+        stem: channels of the convolutions that make patches, see `ConvStem`; empty: SAM's own single convolution.
         prompt_dim: width of prompts, mask decoder and image embedding.
         decoder_depth: two-way transformer layers.
         decoder_heads: their attention heads.
         decoder_mlp_dim: their MLPs' width.
+        decoder_downsample: `prompt_dim` over the width of the decoder's cross-attention.
         iou_head_dim: width of the head that predicts IoU.
     """
 
@@ -62,10 +65,12 @@ class SamArchitecture:
     window_size: int = 8
     global_attn_indexes: tuple[int, ...] = (2, 5)
     use_rel_pos: bool = False
-    prompt_dim: int = 64
+    stem: tuple[int, ...] = (24, 48, 96)
+    prompt_dim: int = 96
     decoder_depth: int = 2
     decoder_heads: int = 4
     decoder_mlp_dim: int = 256
+    decoder_downsample: int = 3
     iou_head_dim: int = 64
 
 
@@ -86,8 +91,7 @@ def build_sam(checkpoint: str = "tiny", model_type: str | None = None, device: t
 
 def _build_small(checkpoint: str) -> Sam:
     sam = build_architecture(architecture_from_json(sam_card(checkpoint)["architecture"]))
-    weights = str(WEIGHTS / "sam_tiny") if checkpoint == "tiny" else checkpoint.removesuffix(".json")
-    state = {name: value.float() for name, value in _read_state_dict(weights + ".safetensors").items()}
+    state = {name: value.float() for name, value in _read_state_dict(small_sam_weights(checkpoint)).items()}
     _load(sam, state, checkpoint, "the card of the weights beside it")
     return sam
 
@@ -140,14 +144,39 @@ def _model_type(checkpoint: str, state: dict[str, torch.Tensor]) -> str:
 
 def architecture_from_json(values: dict[str, Any]) -> SamArchitecture:
     """Undo `dataclasses.asdict` and JSON."""
-    return SamArchitecture(**{**values, "global_attn_indexes": tuple(values["global_attn_indexes"])})
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return SamArchitecture(**{**values, **lists})
+
+
+class ConvStem(nn.Sequential):
+    """Patches by 3x3 convolutions of stride 2 instead of one big one (Xiao et al. 2021, "Early convolutions help
+    transformers see better"): a small transformer then learns in a fraction of the steps.
+
+    Takes [b, 3, h, w], returns [b, h / 2^n, w / 2^n, dim], as `segment_anything`'s `PatchEmbed` does.
+
+    Args:
+        channels: of each of the n convolutions.
+        dim: of the patches.
+    """
+
+    def __init__(self, channels: tuple[int, ...], dim: int):
+        layers: list[nn.Module] = []
+        for before, after in pairwise((3, *channels)):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, after), nn.GELU()]
+        super().__init__(*layers, nn.Conv2d(channels[-1], dim, 1))
+
+    def forward(self, input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b gh gw dim"]:
+        """Patches, channels last."""
+        return super().forward(input).permute(0, 2, 3, 1)
 
 
 def build_architecture(architecture: SamArchitecture) -> Sam:
     """A SAM with random weights."""
     a = architecture
+    if a.stem and 2 ** len(a.stem) != a.patch_size:
+        raise ValueError(f"a stem of {len(a.stem)} convolutions of stride 2 makes no patches of {a.patch_size} pixels")
     grid = a.img_size // a.patch_size
-    return Sam(
+    sam = Sam(
         image_encoder=ImageEncoderViT(
             img_size=a.img_size,
             patch_size=a.patch_size,
@@ -175,12 +204,16 @@ def build_architecture(architecture: SamArchitecture) -> Sam:
                 embedding_dim=a.prompt_dim,
                 num_heads=a.decoder_heads,
                 mlp_dim=a.decoder_mlp_dim,
+                attention_downsample_rate=a.decoder_downsample,
             ),
             transformer_dim=a.prompt_dim,
             iou_head_depth=3,
             iou_head_hidden_dim=a.iou_head_dim,
         ),
     )
+    if a.stem:
+        sam.image_encoder.patch_embed = ConvStem(a.stem, a.embed_dim)
+    return sam
 
 
 class Segment:

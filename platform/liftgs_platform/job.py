@@ -195,8 +195,9 @@ def help_text(file: Path, spec: type) -> str:
     """All that a person needs to use a job: its purpose, its keys, its config groups, examples."""
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     lines = [*spec_help.purpose(file), "", "keys (key=value on the command line, or in the file):", ""]
+    values = specs.defaults(file, spec)
     for key in spec_help.keys(spec):
-        lines.append(f"  {key.name}={key.default}   [{key.type}]")
+        lines.append(f"  {key.name}={values.get(key.name, key.default)}   [{key.type}]")
         lines += textwrap.wrap(key.doc, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     for group, options in spec_help.group_choices(file).items():
         lines += ["", f"{group}=...:"]

@@ -13,6 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Read by Ray Data when it is first imported: a pool may run ahead of the next one by as many shards as that one has in
+# hand (`configure`), however much room the object store has. By default it may fill half of the store first.
+os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
+
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
@@ -163,8 +167,9 @@ def start_ledger() -> Any:
 def pipeline(planned: Sequence[PlannedShard], pools: Sequence[Pool], ledger: ActorHandle) -> Dataset:
     """Planned shards -> one `Result` each, in any order.
 
-    Each pool takes two shards per actor, one at work and one waiting, so what is in flight does not depend on how many
-    there are. Ray Data restarts dead actors and gives their shards out again without end; the ledger sets the bound.
+    Each pool takes two shards per actor, one at work and one waiting, and stops while as many wait for the next pool as
+    that one has taken, so what is in flight depends on the number of actors, not on how many shards there are. Ray Data
+    restarts dead actors and gives their shards out again without end; the ledger sets the bound.
     """
     rows = [{"shard": shard.index, "draft": pickle.dumps(shard, protocol=5)} for shard in planned]
     dataset: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -190,6 +195,7 @@ def configure(no_progress_timeout_s: float) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = no_progress_timeout_s
+    context.downstream_capacity_backpressure_ratio = 1.0
     context.target_max_block_size = 1  # a row is a block is a shard: what Ray moves, retries and counts
     context.max_consecutive_actor_init_deaths = 10  # an actor may be killed while it loads its model
     context.wait_for_min_actors_s = -1

@@ -101,11 +101,11 @@ class BuildCommit:
 def segment_revision(config: SegmentConfig) -> str:
     """Which weights, by their content."""
     from liftgs.teachers.checkpoints import file_digest, local_checkpoint  # noqa: PLC0415
-    from liftgs.teachers.configs import WEIGHTS  # noqa: PLC0415
+    from liftgs.teachers.configs import is_small_sam, small_sam_weights  # noqa: PLC0415
 
-    tiny = config.checkpoint == "tiny"
-    path = WEIGHTS / "sam_tiny.safetensors" if tiny else local_checkpoint(config.checkpoint)
-    return f"{'sam_tiny' if tiny else path.stem}:sha256-{file_digest(path)}"
+    small = is_small_sam(config.checkpoint)
+    path = local_checkpoint(small_sam_weights(config.checkpoint) if small else config.checkpoint)
+    return f"{path.stem}:sha256-{file_digest(path)}"
 
 
 def use_threads(threads: int) -> None:

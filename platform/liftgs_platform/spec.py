@@ -51,6 +51,18 @@ def load(file: Path, overrides: Sequence[str], cls: type[T]) -> T:
     Raises:
         SpecError: unknown key, wrong type, unknown choice, missing value, or YAML that does not parse.
     """
+    config = _compose(file, overrides, cls)
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise SpecError(f"{file}: '{missing[0]}' has no value; set it in the file or give {missing[0]}=... ")
+    try:
+        return typing.cast(T, build(cls, OmegaConf.to_container(config, resolve=True), str(file)))
+    except OmegaConfBaseException as error:
+        raise SpecError(_explain(error, file, overrides, cls)) from None
+
+
+def _compose(file: Path, overrides: Sequence[str], cls: type) -> Any:
+    """The file, its groups and the overrides, still as Hydra's config."""
     mirror = _mirror(cls)
     read_yaml(file)
     store = ConfigStore.instance()
@@ -59,13 +71,24 @@ def load(file: Path, overrides: Sequence[str], cls: type[T]) -> T:
     quoted = [_quote(text, cls, file) for text in overrides]
     try:
         with initialize_config_dir(str(file.resolve().parent), version_base="1.3"):
-            config = compose("_liftgs_job", overrides=quoted)
-        missing = sorted(OmegaConf.missing_keys(config))
-        if missing:
-            raise SpecError(f"{file}: '{missing[0]}' has no value; set it in the file or give {missing[0]}=... ")
-        return typing.cast(T, build(cls, OmegaConf.to_container(config, resolve=True), str(file)))
+            return compose("_liftgs_job", overrides=quoted)
     except (HydraException, OmegaConfBaseException) as error:
         raise SpecError(_explain(error, file, overrides, cls)) from None
+
+
+def defaults(file: Path, cls: type) -> dict[str, str]:
+    """What a job does when nobody overrides anything: dotted key -> value as YAML would write it, where there is one.
+
+    Raises:
+        SpecError: as `load`.
+    """
+    config = _compose(file, [], cls)
+    missing = OmegaConf.missing_keys(config)
+    return {
+        name: show(OmegaConf.select(config, name))
+        for name in (key.name for key in keys(cls))
+        if ".NAME." not in name and name not in missing and not OmegaConf.is_config(OmegaConf.select(config, name))
+    }
 
 
 def build(cls: Any, value: Any, file: str, key: str = "") -> Any:

@@ -6,7 +6,6 @@ import re
 import tarfile
 import zlib
 from collections.abc import Mapping
-from io import BytesIO
 from typing import NamedTuple
 
 Members = Mapping[str, bytes]  # member name without the key, e.g. "00.rgb.jpg" -> its bytes
@@ -36,7 +35,8 @@ def build_tar(samples: Mapping[str, Members]) -> tuple[bytes, Spans]:
     Raises:
         ValueError: a key or a member name that WebDataset would read back as another.
     """
-    out = BytesIO()
+    parts: list[bytes] = []  # joined once: a buffer that grows would take twice its size
+    size = 0
     spans: Spans = {}
     for key in sorted(samples):
         if not _KEY.fullmatch(key):
@@ -46,13 +46,13 @@ def build_tar(samples: Mapping[str, Members]) -> tuple[bytes, Spans]:
             if not _MEMBER.fullmatch(name):
                 raise ValueError(f"{name!r} cannot be a WebDataset member: lower case, no slashes or spaces")
             data = samples[key][name]
-            out.write(_header(f"{key}.{name}", len(data)))
-            spans[key][name] = Span(out.tell(), len(data), zlib.crc32(data))
-            out.write(data)
-            out.write(bytes(-len(data) % tarfile.BLOCKSIZE))
-    out.write(bytes(2 * tarfile.BLOCKSIZE))
-    out.write(bytes(-out.tell() % tarfile.RECORDSIZE))
-    return out.getvalue(), spans
+            header = _header(f"{key}.{name}", len(data))
+            spans[key][name] = Span(size + len(header), len(data), zlib.crc32(data))
+            parts += [header, data, bytes(-len(data) % tarfile.BLOCKSIZE)]
+            size += sum(map(len, parts[-3:]))
+    end = 2 * tarfile.BLOCKSIZE
+    parts.append(bytes(end + -(size + end) % tarfile.RECORDSIZE))
+    return b"".join(parts), spans
 
 
 def _header(name: str, size: int) -> bytes:

@@ -166,7 +166,6 @@ def kill_and_compare(
     return chaos
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_jobs_end_with_the_bytes_of_an_undisturbed_one(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def test_help_names_every_key_and_group(capfd: pytest.CaptureFixture[str]) -> No
     assert all(f"  {key.name}=" in text for key in spec_help.keys(Spec))
     assert "scale=cluster" in text
     assert "teachers=paper" in text
+    assert "  source=procedural:apartments?scenes=24" in text, "what the file sets, not what the class leaves open"
 
 
 def test_dry_run_says_how_much_and_changes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,12 @@ import corpora
 import pytest
 import s3
 import test_shards
+import tiny
+from conftest import ROOT, start_cluster
 
 from liftgs.scene import BadInput
-from liftgs_platform import manifest, shards, storage
+from liftgs_platform import manifest, pseudolabel, shards, spec, storage
+from liftgs_platform.pseudolabel import Spec
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.shard_plan import write_plan
 from liftgs_platform.verify import orphans, verify
@@ -228,3 +231,28 @@ def test_a_fork_of_a_process_that_used_s3_can_use_it(s3_folder: str):
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout == "parent\n"
+
+
+@pytest.mark.timeout(300)
+def test_a_job_makes_the_same_corpus_from_s3_to_s3_as_on_a_disk(
+    ray_settings: None, s3_folder: str, tmp_path: Path
+) -> None:
+    """Scans in the bucket, corpus in the bucket, teachers that ship; the cluster has the credentials, the spec none."""
+    scans = storage.join(s3_folder, "scans")
+    local = tiny.write_scenes(tmp_path / "scans", 2, frames=2)
+    for file in local.rglob("*.*"):
+        storage.write_bytes(storage.join(scans, str(file.relative_to(local))), file.read_bytes())
+    command = [sys.executable, "-m", "liftgs_platform.job", str(ROOT / "jobs" / "pseudolabel.yaml")]
+    settings = [f"source={scans}", "chunks_per_shard=1"]
+    corpus = storage.join(s3_folder, "corpus")
+    with start_cluster() as cluster:
+        environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+        subprocess.run([*command, *settings, f"output={corpus}"], env=environment, cwd=tmp_path, check=True)
+    here = spec.load(ROOT / "jobs" / "pseudolabel.yaml", [*settings, f"output={tmp_path / 'corpus'}"], Spec)
+    pseudolabel.run_here(here)
+    in_bucket = {name: data for name, data in content(corpus).items() if not name.startswith("/runs/")}
+    assert len([name for name in in_bucket if name.endswith(".tar")]) == 2
+    assert in_bucket == {f"/{name}": data for name, data in tiny.corpus_files(tmp_path / "corpus").items()}
+    assert not list(verify(corpus, deep=True))
+    secrets = [os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]]
+    assert not [name for name, data in content(corpus).items() for secret in secrets if secret.encode() in data]

@@ -76,7 +76,7 @@ class BuildRandomSam:
         torch.set_num_threads(1)
         torch.manual_seed(0)
         small = {"img_size": 64, "embed_dim": 32, "depth": 1, "num_heads": 2, "global_attn_indexes": (0,)}
-        sam = build_architecture(SamArchitecture(**small, prompt_dim=32)).eval()
+        sam = build_architecture(SamArchitecture(**small, stem=(), prompt_dim=32, decoder_downsample=2)).eval()
         all_pass = {"pred_iou_thresh": -100.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.9}
         generator = MaskGenerator(sam, MaskSettings(points_per_side=3, **all_pass))
 

@@ -88,7 +88,7 @@ class ClipTrainConfig:
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
     network: TinyClipConfig = field(default_factory=TinyClipConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
-    steps: int = 2800
+    steps: int = 7000
     learning_rate: float = 1.5e-3
     warmup_steps: int = 200
     weight_decay: float = 0.05

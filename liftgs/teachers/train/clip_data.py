@@ -43,7 +43,7 @@ class RoomsConfig:
         rooms_per_block: rooms per file.
     """
 
-    rooms: int = 1150
+    rooms: int = 2400
     views: int = 2
     seed: int = 500_000
     image_px: int = 512

@@ -126,7 +126,7 @@ def sample_prompts(
 ) -> Prompts:
     """Draw an image, crop and colour it, draw prompts.
 
-    Half of the prompts fall on pixels, as a grid of points does; the other half on instances, so that small ones are
+    A quarter of the prompts falls on pixels, as a grid of points does; the rest on instances, so that small ones are
     learned too.
 
     Args:
@@ -154,12 +154,14 @@ def _points(ids: np.ndarray, rng: np.random.Generator, prompts: int) -> np.ndarr
     labelled = np.flatnonzero(ids)
     if len(labelled) < ids.size // 20:
         return None
-    anywhere = rng.choice(labelled, prompts // 2)
+    anywhere = rng.choice(labelled, prompts // 4)
     order = np.argsort(ids.ravel()[labelled], kind="stable")
     _, starts, counts = np.unique(ids.ravel()[labelled][order], return_index=True, return_counts=True)
-    large = counts >= max(8, ids.size // 2000)  # a thing of fewer pixels is hardly one
+    large = counts >= ids.size // 800  # smaller ones would never become segments: see `min_area_px`
     starts, counts = starts[large], counts[large]
-    pick = rng.integers(len(starts), size=prompts - prompts // 2)
+    if len(starts) == 0:
+        return None
+    pick = rng.integers(len(starts), size=prompts - prompts // 4)
     on_things = labelled[order[starts[pick] + (rng.random(len(pick)) * counts[pick]).astype(int)]]
     return np.stack(np.unravel_index(np.concatenate([anywhere, on_things]), ids.shape), axis=1)
 

@@ -1,7 +1,7 @@
 """Trains the small SAM (`weights/sam_tiny.*`) from nothing, on procedural rooms.
 
 As SAM does (Kirillov et al. 2023, appendix A), a mask loss and a dice loss go through the best of the three masks only,
-and the model learns to predict its own IoU. What differs makes training possible on one CPU core within an hour: one
+and the model learns to predict its own IoU. What differs makes training possible on one CPU core within two hours: one
 click per prompt and whole instances only, many prompts per image, small images first, cross-entropy that weighs a
 mask's inside and outside alike at first (SAM's focal loss finds the empty mask and stays there for long), an auxiliary
 loss that teaches the image encoder directly which places belong together, Muon for the transformers' matrices, and
@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class SamTrainConfig:
-    """Everything that decides the weights. The defaults made those that ship; their loss was still falling at the end.
+    """Everything that decides the weights. The defaults made those that ship.
 
     Attributes:
         architecture: of the model; the last stage's size must be its `img_size`.
@@ -82,18 +82,19 @@ class SamTrainConfig:
     masks: MaskSettings = field(
         default_factory=lambda: MaskSettings(
             points_per_side=16,
-            coarse_points_per_side=8,
+            coarse_points_per_side=10,
             points_per_batch=16,  # fits a CPU core's caches
             pred_iou_thresh=0.25,
-            stability_score_thresh=0.6,
+            stability_score_thresh=0.7,
             box_nms_thresh=0.8,
         )
     )
-    rooms: RoomSet = field(default_factory=lambda: RoomSet(seed=900_000, rooms=400, views=1))
+    rooms: RoomSet = field(default_factory=lambda: RoomSet(seed=900_000, rooms=700, views=1))
     held_out: RoomSet = field(default_factory=lambda: RoomSet(seed=1_000_000, rooms=10, views=1))
     stages: tuple[Stage, ...] = (
-        Stage(size=128, steps=1300, images=8, prompts=16, lr=2e-3, balance=1.0, final_lr=0.1),
-        Stage(size=256, steps=1500, images=4, prompts=16, lr=1e-3, balance=0.0),
+        Stage(size=128, steps=1400, images=8, prompts=16, lr=2e-3, balance=1.0, final_lr=0.3),
+        Stage(size=256, steps=2000, images=4, prompts=16, lr=1e-3, balance=0.0, final_lr=1.0),
+        Stage(size=256, steps=1200, images=4, prompts=16, lr=1e-3, balance=0.0),
     )
     seed: int = 0
     weight_decay: float = 0.02

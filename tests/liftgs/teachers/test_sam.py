@@ -24,9 +24,11 @@ VIT_B_SHAPED = SamArchitecture(
     window_size=5,
     global_attn_indexes=(1, 3),
     use_rel_pos=True,
+    stem=(),
     prompt_dim=32,
     decoder_heads=4,
     decoder_mlp_dim=64,
+    decoder_downsample=2,
     iou_head_dim=32,
 )
 
@@ -211,6 +213,19 @@ def test_stated_settings_win_over_the_checkpoints_own():
     assert (stated.points_per_side, stated.pred_iou_thresh) == (5, 0.1)
     assert stated.box_nms_thresh == own.box_nms_thresh
     assert stated.coarse_points_per_side is None  # a stated grid is the whole grid
+
+
+def test_a_stem_makes_patches_of_the_same_size_and_order_as_sams_own():
+    architecture = replace(VIT_B_SHAPED, stem=(4, 8, 8, 8))
+    sam, stock = build_architecture(architecture), build_architecture(VIT_B_SHAPED)
+    images = torch.zeros(2, 3, 128, 128)
+    images[1, :, 40:56, 100:116] = 1.0  # across patches (2..3, 6..7) of 8 x 8
+    patches = sam.image_encoder.patch_embed(images)
+    assert patches.shape == stock.image_encoder.patch_embed(images).shape == (2, 8, 8, 48)
+    changed = (patches[1] - patches[0]).abs().sum(dim=-1)
+    assert changed[2:4, 6:8].min() > 10 * changed[6:, :2].max(), "rows are y, columns are x"
+    with pytest.raises(ValueError, match="4 convolutions of stride 2 makes no patches of 8 pixels"):
+        build_architecture(replace(architecture, patch_size=8))
 
 
 def test_tiny_is_stock_sam_in_every_way_but_size():

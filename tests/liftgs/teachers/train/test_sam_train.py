@@ -17,7 +17,9 @@ ARCHITECTURE = SamArchitecture(
     num_heads=2,
     window_size=4,
     global_attn_indexes=(1,),
+    stem=(8, 16, 32),
     prompt_dim=32,
+    decoder_downsample=2,
     decoder_depth=1,
     decoder_heads=2,
     decoder_mlp_dim=32,
@@ -76,12 +78,12 @@ def test_an_interrupted_training_ends_with_the_same_bytes(tmp_path, monkeypatch)
 
 
 def test_training_learns_what_the_point_is_on(tmp_path):
-    stage = Stage(size=32, steps=100, images=2, prompts=8, lr=3e-3, balance=1.0, warmup=20)
+    stage = Stage(size=32, steps=250, images=2, prompts=8, lr=3e-3, balance=1.0, warmup=20)
     config = replace(CONFIG, architecture=replace(ARCHITECTURE, img_size=32), stages=(stage,), checkpoint_every=1000)
     lines: list[str] = []
     fit(config, Painted(), tmp_path, lines.append)
     first, *_, last = (float(line.split("best_iou ")[1].split(",")[0]) for line in lines)
-    assert last > first + 0.05
+    assert last > first + 0.1
 
 
 def test_each_prompt_lies_in_its_target():
