@@ -17,7 +17,7 @@ port=$(free_port)
 ray start --head --block --disable-usage-stats --port=0 --ray-client-server-port="$(free_port)" \
   --dashboard-host=127.0.0.1 --dashboard-port="$port" >"$RAY_TMPDIR/start.log" 2>&1 &
 ray=$!
-trap 'kill $ray 2>/dev/null; wait $ray 2>/dev/null; rm -rf "$RAY_TMPDIR"' EXIT
+trap 'kill $ray 2>/dev/null || :; wait $ray 2>/dev/null || :; rm -rf "$RAY_TMPDIR"' EXIT  # dash obeys -e in a trap too
 trap 'exit 130' INT TERM
 
 export RAY_ADDRESS="http://127.0.0.1:$port"
