@@ -10,8 +10,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import corpora
 import pytest
+import tiny_corpora
 import webdataset
 
 from liftgs.sample import decode_sample
@@ -25,9 +25,12 @@ from liftgs_platform.shard_plan import write_plan
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     """6 planned chunks in 3 shards; one chunk is lost, and one shard holds nothing."""
     folder = str(tmp_path_factory.mktemp("corpus"))
-    plan = corpora.plan(chunks_per_shard=2)
-    lost = [corpora.row(plan.shards[0].chunks[1], None), *(corpora.row(chunk, None) for chunk in plan.shards[1].chunks)]
-    corpora.write(folder, plan, lost)
+    plan = tiny_corpora.plan(chunks_per_shard=2)
+    lost = [
+        tiny_corpora.row(plan.shards[0].chunks[1], None),
+        *(tiny_corpora.row(chunk, None) for chunk in plan.shards[1].chunks),
+    ]
+    tiny_corpora.write(folder, plan, lost)
     return folder
 
 
@@ -119,12 +122,12 @@ def test_workers_get_a_reader(corpus: str, plain: dict[str, dict[str, bytes]], m
 
 
 def test_a_reader_stays_with_the_corpus_that_it_opened(tmp_path: Path):
-    corpus, plan = str(tmp_path), corpora.plan()
-    corpora.write(corpus, plan, [corpora.row(plan.shards[0].chunks[0], "frame-0001")])
+    corpus, plan = str(tmp_path), tiny_corpora.plan()
+    tiny_corpora.write(corpus, plan, [tiny_corpora.row(plan.shards[0].chunks[0], "frame-0001")])
     found = CorpusReader(corpus)
-    again = corpora.plan([corpora.chunks(retry=1)[0]], retry=1, first=3)
+    again = tiny_corpora.plan([tiny_corpora.chunks(retry=1)[0]], retry=1, first=3)
     write_plan(corpus, again)
-    corpora.commit(corpus, again, again.shards[0])
+    tiny_corpora.commit(corpus, again, again.shards[0])
     manifest.write(corpus)
     assert len(found) == len(pickle.loads(pickle.dumps(found))) == 6
     assert len(CorpusReader(corpus)) == 7
@@ -132,13 +135,13 @@ def test_a_reader_stays_with_the_corpus_that_it_opened(tmp_path: Path):
 
 
 def test_an_unfinished_corpus_is_not_read(tmp_path: Path):
-    write_plan(str(tmp_path), corpora.plan())
+    write_plan(str(tmp_path), tiny_corpora.plan())
     with pytest.raises(FileNotFoundError, match=r"manifest\.json: no such file; is it a corpus, and has its job"):
         CorpusReader(str(tmp_path))
 
 
 def test_damage_is_noticed_as_it_is_read(tmp_path: Path):
-    corpora.write(str(tmp_path), corpora.plan())
+    tiny_corpora.write(str(tmp_path), tiny_corpora.plan())
     found = CorpusReader(str(tmp_path))
     tar = tmp_path / "shards/000001.tar"
     good, span = tar.read_bytes(), found._index(1).samples["room0-002"]["00.depth.png"]
@@ -155,7 +158,7 @@ def test_damage_is_noticed_as_it_is_read(tmp_path: Path):
 
 
 def test_a_shard_that_was_committed_anew_is_noticed(tmp_path: Path):
-    corpora.write(str(tmp_path), corpora.plan())
+    tiny_corpora.write(str(tmp_path), tiny_corpora.plan())
     found = CorpusReader(str(tmp_path))
     path = tmp_path / "shards/000001.json"
     path.write_bytes(path.read_bytes().replace(b'"sha256":"', b'"sha256":"0'))

@@ -14,11 +14,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import corpora
 import pytest
 import s3
 import test_shards
 import tiny
+import tiny_corpora
 from conftest import ROOT, start_cluster
 
 from liftgs.scene import BadInput
@@ -76,10 +76,10 @@ def test_listings_have_no_page_limit(s3_folder: str):
 
 
 def test_a_corpus_is_the_same_bytes_as_on_a_disk(s3_folder: str, tmp_path: Path):
-    plan = corpora.plan()
-    lost = [corpora.row(plan.shards[0].chunks[0], "frame-0001")]
+    plan = tiny_corpora.plan()
+    lost = [tiny_corpora.row(plan.shards[0].chunks[0], "frame-0001")]
     for corpus in (s3_folder, str(tmp_path)):
-        corpora.write(corpus, plan, lost)
+        tiny_corpora.write(corpus, plan, lost)
     assert content(s3_folder) == content(str(tmp_path))
     assert list(verify(s3_folder, deep=True)) == []
     assert shards.committed_indices(s3_folder) == [0, 1, 2]
@@ -90,15 +90,15 @@ def test_a_corpus_is_the_same_bytes_as_on_a_disk(s3_folder: str, tmp_path: Path)
 
 
 def test_committing_twice_is_harmless(s3_folder: str):
-    plan = corpora.plan()
+    plan = tiny_corpora.plan()
     with ThreadPoolExecutor(4) as pool:
-        indices = list(pool.map(lambda _: corpora.commit(s3_folder, plan, plan.shards[0]), range(8)))
+        indices = list(pool.map(lambda _: tiny_corpora.commit(s3_folder, plan, plan.shards[0]), range(8)))
     assert len({index.encode() for index in indices}) == 1
     assert len(storage.list_files(s3_folder)) == 2
 
 
 def test_an_overwritten_tar_is_noticed_and_named(s3_folder: str):
-    corpora.write(s3_folder, corpora.plan())
+    tiny_corpora.write(s3_folder, tiny_corpora.plan())
     found = CorpusReader(s3_folder)
     tar = shards.tar_uri(s3_folder, 1)
     storage.write_bytes(tar, storage.read_bytes(shards.tar_uri(s3_folder, 2)))
@@ -115,14 +115,14 @@ def test_an_overwritten_tar_is_noticed_and_named(s3_folder: str):
 
 
 def test_orphans_on_s3(s3_folder: str):
-    corpora.write(s3_folder, corpora.plan())
+    tiny_corpora.write(s3_folder, tiny_corpora.plan())
     storage.delete(shards.index_uri(s3_folder, 1))
     assert orphans(s3_folder) == [], "it is young"
     assert orphans(s3_folder, older_than_s=0) == [shards.tar_uri(s3_folder, 1)]
 
 
 def test_the_commands_take_s3(s3_folder: str):
-    corpora.write(s3_folder, corpora.plan())
+    tiny_corpora.write(s3_folder, tiny_corpora.plan())
     code = "from liftgs.cli import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", code, "verify", "--deep", s3_folder], capture_output=True, text=True, check=False
@@ -198,7 +198,7 @@ def test_no_error_tells_a_credential(s3_server: s3.S3Server, s3_folder: str):
 
 
 def test_nothing_that_is_stored_tells_a_credential(s3_server: s3.S3Server, s3_folder: str):
-    corpora.write(s3_folder, corpora.plan())
+    tiny_corpora.write(s3_folder, tiny_corpora.plan())
     stored = b"".join(content(s3_folder).values())
     for secret in (s3_server.access_key, s3_server.secret_key, s3_server.endpoint):
         assert secret.encode() not in stored

@@ -10,15 +10,15 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
-import corpora
 import pytest
+import tiny_corpora
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liftgs_platform.tars import build_tar
 
-SAMPLES = {chunk.key: corpora.sample(chunk) for chunk in corpora.chunks()}
+SAMPLES = {chunk.key: tiny_corpora.sample(chunk) for chunk in tiny_corpora.chunks()}
 
 # Among the letters some that no plain tar header can hold.
 keys = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_é漢", min_size=1, max_size=120)
@@ -64,8 +64,8 @@ def test_a_tar_of_no_samples_is_a_tar(tmp_path: Path):
 
 def test_bytes_do_not_depend_on_order_process_user_or_umask():
     code = (
-        "import sys, corpora; from liftgs_platform.tars import build_tar;"
-        "samples = {chunk.key: corpora.sample(chunk) for chunk in reversed(corpora.chunks())};"
+        "import sys, tiny_corpora; from liftgs_platform.tars import build_tar;"
+        "samples = {chunk.key: tiny_corpora.sample(chunk) for chunk in reversed(tiny_corpora.chunks())};"
         "sys.stdout.buffer.write(build_tar(samples)[0])"
     )
     outputs = set()

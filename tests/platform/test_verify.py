@@ -13,8 +13,8 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import corpora
 import pytest
+import tiny_corpora
 import typer
 from typer.testing import CliRunner
 
@@ -28,8 +28,8 @@ from liftgs_platform.verify import orphans, verify
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound") / "corpus"
-    plan = corpora.plan()
-    corpora.write(str(folder), plan, [corpora.row(plan.shards[0].chunks[0], "frame-0001")])
+    plan = tiny_corpora.plan()
+    tiny_corpora.write(str(folder), plan, [tiny_corpora.row(plan.shards[0].chunks[0], "frame-0001")])
     return folder
 
 
@@ -44,12 +44,12 @@ def faults(corpus: Path, deep: bool = False) -> list[str]:
 
 def resubmit(corpus: Path) -> None:
     """What the job does with a corpus that it finds: commit what is missing, finish."""
-    plan = corpora.plan()
-    lost = [corpora.row(plan.shards[0].chunks[0], "frame-0001")]
+    plan = tiny_corpora.plan()
+    lost = [tiny_corpora.row(plan.shards[0].chunks[0], "frame-0001")]
     done = shards.committed_indices(str(corpus))
     for shard in plan.shards:
         if shard.index not in done:
-            corpora.commit(str(corpus), plan, shard, lost if shard.index == 0 else [])
+            tiny_corpora.commit(str(corpus), plan, shard, lost if shard.index == 0 else [])
     manifest.write(str(corpus))
 
 
@@ -204,11 +204,11 @@ def test_a_changed_plan_is_a_fault(corpus: Path):
 
 
 def test_only_decoding_finds_a_picture_that_was_bad_when_committed(tmp_path: Path):
-    plan = corpora.plan()
-    corpora.write(str(tmp_path), plan)
+    plan = tiny_corpora.plan()
+    tiny_corpora.write(str(tmp_path), plan)
     for kind in ("tar", "json"):
         (tmp_path / f"shards/000000.{kind}").unlink()
-    samples = {chunk.key: corpora.sample(chunk) for chunk in plan.shards[0].chunks}
+    samples = {chunk.key: tiny_corpora.sample(chunk) for chunk in plan.shards[0].chunks}
     samples["room0-001"]["01.segments.png"] = samples["room0-001"]["01.segments.png"][:-30]
     shards.commit(str(tmp_path), plan.sha256, plan.shards[0], samples, [])
     manifest.write(str(tmp_path))
@@ -219,12 +219,14 @@ def test_only_decoding_finds_a_picture_that_was_bad_when_committed(tmp_path: Pat
 
 def test_a_view_stored_twice_is_a_fault(tmp_path: Path):
     corpus = str(tmp_path)
-    plan = corpora.plan()
-    corpora.write(corpus, plan)
+    plan = tiny_corpora.plan()
+    tiny_corpora.write(corpus, plan)
     chunk = plan.shards[0].chunks[0]
-    again = corpora.plan([Chunk(chunk.scene_uri, chunk.scene, 0, chunk.frame_ids, chunk.view_ids, 1)], retry=1, first=3)
+    again = tiny_corpora.plan(
+        [Chunk(chunk.scene_uri, chunk.scene, 0, chunk.frame_ids, chunk.view_ids, 1)], retry=1, first=3
+    )
     storage.write_bytes(storage.join(corpus, again.filename), again.encode())
-    corpora.commit(corpus, again, again.shards[0])
+    tiny_corpora.commit(corpus, again, again.shards[0])
     manifest.write(corpus)
     assert [line.partition(";")[0] for line in faults(tmp_path)] == [
         f"{corpus}: frame frame-000{i} of room0, chunk 0 is stored 2 times" for i in range(2)
@@ -244,9 +246,9 @@ def test_memory_stays_bounded(tmp_path: Path):
         f"assert list(verify({str(tmp_path)!r})) == []\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
     )
-    plan = corpora.plan([Chunk("s", "s", i, ("a",), ("a",)) for i in range(40)], chunks_per_shard=40)
+    plan = tiny_corpora.plan([Chunk("s", "s", i, ("a",), ("a",)) for i in range(40)], chunks_per_shard=40)
     photo = os.urandom(4_000_000)
-    samples = {chunk.key: corpora.sample(chunk) | {"00.rgb.jpg": photo} for chunk in plan.shards[0].chunks}
+    samples = {chunk.key: tiny_corpora.sample(chunk) | {"00.rgb.jpg": photo} for chunk in plan.shards[0].chunks}
     storage.write_bytes(storage.join(str(tmp_path), plan.filename), plan.encode())
     shards.commit(str(tmp_path), plan.sha256, plan.shards[0], samples, [])
     manifest.write(str(tmp_path))

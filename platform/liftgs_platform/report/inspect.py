@@ -68,7 +68,7 @@ def render(corpus: str, samples: int = 12, census_views: int = 2000) -> str:
         spec_hash=manifest["spec_hash"],
         tiles=_tiles(manifest, quarantine),
         charts=_charts(census),
-        names=census.names.most_common(18),
+        names=census.names.most_common(8),
         quarantine=_reasons(quarantine),
         samples=[_sample(reader, key) for key in _spread(reader.keys, samples)],
     )
