@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from time import monotonic
 
 from liftgs_platform.label_stages import Tally
 
@@ -28,6 +29,19 @@ class Place:
     frame: str
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How a job has gone so far.
+
+    Attributes:
+        began: when the first process had loaded its models and began to work, on this machine's monotonic clock.
+        tallies: what each stage did, of shards that have left their pool.
+    """
+
+    began: float | None
+    tallies: dict[str, Tally]
+
+
 class Ledger:
     """See the module."""
 
@@ -36,9 +50,12 @@ class Ledger:
         self._deaths: Counter[tuple[int, Place]] = Counter()
         self._shard_deaths: Counter[tuple[str, int]] = Counter()
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self._began: float | None = None
 
     def begin(self, pool: str, shard: int) -> int:
         """A pool starts on a shard, perhaps again. Returns how often the shard died in this pool."""
+        if self._began is None:
+            self._began = monotonic()
         if (pool, shard) in self._open:
             self._shard_deaths[pool, shard] += 1
             place = self._open[pool, shard]
@@ -60,9 +77,9 @@ class Ledger:
             for name, value in vars(tally).items():
                 setattr(total, name, getattr(total, name) + value)
 
-    def tallies(self) -> dict[str, Tally]:
-        """What each stage did so far."""
-        return dict(self._tallies)
+    def seen(self) -> Seen:
+        """What has been done so far."""
+        return Seen(self._began, dict(self._tallies))
 
     def deadliest(self, count: int = 3) -> list[tuple[int, Place, int]]:
         """(shard, place, deaths) of the places where most processes died."""

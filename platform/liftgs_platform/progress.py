@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from liftgs_platform.label_stages import STAGES, Tally
+from liftgs_platform.label_stages import STAGES
+from liftgs_platform.ledger import Seen
 
 #: Seconds between plain lines.
 LINE_EVERY_S = 5.0
@@ -40,13 +41,13 @@ class State:
 class Progress:
     """Shows a `State` that its owner keeps current, and what the stages have done. Use as a context."""
 
-    def __init__(self, state: State, tallies: Callable[[], Mapping[str, Tally]], out: TextIO | None = None):
-        """`tallies` is asked every few seconds, from a thread."""
+    def __init__(self, state: State, seen: Callable[[], Seen], out: TextIO | None = None):
+        """`seen` is asked every few seconds, from a thread."""
         self.state = state
-        self._tallies = tallies
+        self._seen = seen
         self._out = out or sys.stdout
         self._started = monotonic()
-        self._first: tuple[float, int] | None = None
+        self._advanced = self._started
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
 
@@ -62,31 +63,33 @@ class Progress:
 
     def advance(self, frames: int, quarantined: int) -> None:
         """A shard is done."""
-        if self._first is None:  # what came before was start-up: processes, models, the first shard
-            self._first = (monotonic(), frames)
         self.state.done += frames
         self.state.quarantined += quarantined
+        self._advanced = monotonic()
 
-    @property
-    def frames_per_s(self) -> float | None:
-        """Rate since the first shard, or None before the second."""
-        if self._first is None:
+    def frames_per_s(self, seen: Seen) -> float | None:
+        """Rate from when work began, after start-up, to the last finished shard; None before the first.
+
+        What is at work in unfinished shards does not count, so this errs on the low side.
+        """
+        if seen.began is None or not self.state.done or self._advanced <= seen.began:
             return None
-        at, frames = self._first
-        seconds, more = monotonic() - at, self.state.done - frames
-        return more / seconds if more and seconds > 0 else None
+        return self.state.done / (self._advanced - seen.began)
 
     def line(self) -> str:
         """The state in one line."""
-        state, rate = self.state, self.frames_per_s
+        state, seen = self.state, self._seen()
+        rate = self.frames_per_s(seen)
         parts = [f"{state.done}/{state.total} frames"]
         if rate is not None:
             parts.append(f"{rate:.2f} frames/s")
-            parts.append(f"about {clock((state.total - state.done) / rate)} left")
-        busy = dict(self._tallies())
-        if busy:
-            seconds = (f"{stage} {busy[stage].seconds:.0f}" for stage in STAGES if stage in busy)
+            left_s = (state.total - state.done) / rate - (monotonic() - self._advanced)
+            parts.append(f"about {clock(max(0.0, left_s))} left")
+        if seen.tallies:
+            seconds = (f"{stage} {seen.tallies[stage].seconds:.0f}" for stage in STAGES if stage in seen.tallies)
             parts.append("busy s: " + " ".join(seconds))
+        elif seen.began is not None:
+            parts.append("at work on the first shards")
         else:
             parts.append("starting workers and loading models")
         parts.append(f"{state.quarantined} in quarantine")

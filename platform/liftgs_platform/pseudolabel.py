@@ -21,6 +21,7 @@ from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_plan import Planner, frames_of
 from liftgs_platform.label_stages import STAGES, LoadConfig, Stage, Tally, run_in_process
 from liftgs_platform.label_teachers import BuildCaption, BuildCommit, BuildEmbed, BuildLoad, BuildSegment
+from liftgs_platform.ledger import Seen
 from liftgs_platform.progress import Progress, State, clock
 from liftgs_platform.revision import code_revision
 from liftgs_platform.shard_plan import Plan, PlannedShard, QuarantineRow, read_plans, write_plan
@@ -286,10 +287,11 @@ def label(
     state = State(sum(frames.values()))
     print(f"{len(todo)} shards, {state.total} frames to label on {', '.join(map(str, pools))}")
 
-    def tallies() -> dict[str, Tally]:
-        return dict(ray.get(ledger.tallies.remote(), timeout=10))
+    def seen() -> Seen:
+        found: Seen = ray.get(ledger.seen.remote(), timeout=10)
+        return found
 
-    with Progress(state, tallies) as progress:
+    with Progress(state, seen) as progress:
         try:
             for result in label_pool.results(label_pool.pipeline(todo, pools, ledger)):
                 if result.failure is not None:
@@ -298,7 +300,8 @@ def label(
                 toll.add(result.quarantine)
         except ray.exceptions.RayError as error:
             raise JobFailed(label_pool.obituary(error, ledger)) from error
-    return state, tallies(), progress.frames_per_s
+    last = seen()
+    return state, last.tallies, progress.frames_per_s(last)
 
 
 def build_pools(spec: Spec, build: Mapping[str, Any], resources: Mapping[str, float]) -> list[Any]:

@@ -82,7 +82,7 @@ class SamTrainConfig:
     masks: MaskSettings = field(
         default_factory=lambda: MaskSettings(
             points_per_side=16,
-            coarse_points_per_side=10,
+            coarse_points_per_side=8,
             points_per_batch=16,  # fits a CPU core's caches
             pred_iou_thresh=0.25,
             stability_score_thresh=0.7,
