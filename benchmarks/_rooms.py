@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float16
 
 from liftgs import labels, sample
-from liftgs.geometry import load_chunk, plan_chunks
+from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.labels import SegmentMap
 from liftgs.procedural import open_scene
 from liftgs.sample import Members

@@ -1,17 +1,17 @@
-"""From posed depth frames to chunks: unproject, fuse, voxelise, cut into windows. Knows nothing of files or teachers.
+"""From posed depth frames to a cloud: unproject, fuse, voxelise. Knows nothing of files or teachers.
 
 Everything is deterministic: sums run in input order, voxels are sorted by their key, ties are broken by a stated rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, Shaped
 
-from liftgs.scene import BadInput, Camera, Chunk, Frame, LoadedChunk, PointCloud, Scene, SceneLabels
+from liftgs.scene import Camera, Frame, PointCloud
 
 _KEY_BITS = 21  # per axis, three axes in one int64
 _KEY_OFFSET = 1 << (_KEY_BITS - 1)
@@ -47,41 +47,6 @@ class CloudConfig:
             raise ValueError(f"need 0 <= depth_min_m < depth_max_m, not {self.depth_min_m} and {self.depth_max_m}")
         if not self.edge_ratio > 0:
             raise ValueError(f"edge_ratio must be positive, not {self.edge_ratio}")
-
-
-@dataclass(frozen=True)
-class ChunkingConfig:
-    """How a scene is cut into windows of keyframes.
-
-    Attributes:
-        frame_stride: every how many-th frame is a keyframe. 1 suits sources that are thinned already; Locate 3D takes
-            30 for video at 30 Hz.
-        frames_per_chunk: most keyframes of a window. The paper cuts scenes into chunks but does not say how large; 6
-            keyframes give about 6 thousand voxels of a hand-held close-up and 30 to 60 thousand of a furnished room,
-            and the paper has about 50 thousand.
-        overlap_frames: keyframes that neighbouring windows share. 0: every keyframe is labelled exactly once.
-    """
-
-    frame_stride: int = 1
-    frames_per_chunk: int = 6
-    overlap_frames: int = 0
-
-    def __post_init__(self) -> None:
-        if self.frame_stride < 1 or self.frames_per_chunk < 1:
-            raise ValueError("frame_stride and frames_per_chunk must be at least 1")
-        if not 0 <= self.overlap_frames < self.frames_per_chunk:
-            raise ValueError(
-                f"overlap_frames must be in [0, frames_per_chunk), not {self.overlap_frames} of {self.frames_per_chunk}"
-            )
-
-
-class NoView(BadInput):
-    """No view of a chunk could be loaded. `failures` are the frames' ids, each with what is wrong with it."""
-
-    def __init__(self, uri: str, reason: str, failures: Sequence[tuple[str, BadInput]]):
-        super().__init__(uri, reason)
-        self.args = (uri, reason, failures)  # so that it survives pickling between processes
-        self.failures = failures
 
 
 def unproject(
@@ -166,7 +131,7 @@ def fuse(frames: Iterable[Frame], config: CloudConfig = CloudConfig()) -> PointC
     number of frames. Frames without depth add nothing. See `voxelise` for what a voxel holds; instance ids come from
     `Frame.instances` and are None unless every frame with depth has them.
     """
-    fusion = _Fusion(config)
+    fusion = Fusion(config)
     for frame in frames:
         fusion.add(frame)
     return fusion.cloud()
@@ -184,139 +149,16 @@ def voxelise(cloud: PointCloud, voxel_size_m: float) -> PointCloud:
     return _voxel_sums(cloud, voxel_size_m).cloud(min_points=1)
 
 
+def voxel_reach_m(voxel_size_m: float) -> float:
+    """How far from the origin, along any axis, a voxel may lie."""
+    return (_KEY_OFFSET - 1) * voxel_size_m
+
+
 def sees(camera: Camera, xyz: Float[np.ndarray, "n 3"], config: CloudConfig) -> Bool[np.ndarray, " n"]:
     """Which points lie in the camera's view frustum, between depth_min_m and depth_max_m."""
     pixels, z = project(xyz, camera)
     inside = ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(1)
     return inside & (z >= max(config.depth_min_m, 1e-6)) & (z <= config.depth_max_m)
-
-
-def plan_chunks(scene: Scene, config: ChunkingConfig = ChunkingConfig()) -> list[Chunk]:
-    """Cut a scene into windows of consecutive keyframes, from its frame ids alone.
-
-    There are as few windows as cover all keyframes with at most `frames_per_chunk` each and `overlap_frames` shared;
-    their sizes are as equal as can be (they differ by at most one, the longer ones first), so that the last is never a
-    tiny rest: with more than one window each has at least half of `frames_per_chunk` (rounded down).
-
-    Raises:
-        BadInput: the scene has no frame.
-    """
-    keyframes = tuple(scene.frame_ids()[:: config.frame_stride])
-    if not keyframes:
-        raise BadInput(scene.uri, "the scene has no frame")
-    return [
-        Chunk(scene.uri, scene.name, index, keyframes[start:stop], keyframes[start:stop])
-        for index, (start, stop) in enumerate(_windows(len(keyframes), config.frames_per_chunk, config.overlap_frames))
-    ]
-
-
-def load_chunk(scene: Scene, chunk: Chunk, config: CloudConfig = CloudConfig()) -> LoadedChunk:
-    """Load the frames of a window, each once, and make its cloud.
-
-    The cloud is the source's own (`Scene.cloud`), cut to what some frame of the window sees, or else fused depth.
-    A frame that cannot be used costs only itself: it is in `failures`, not in `frames`, and adds nothing to the cloud.
-
-    The world frame is left as the source has it, and `gravity` with it: levelling must turn every chunk of a scene, its
-    cameras and its labels alike, which one window cannot decide.
-
-    Raises:
-        NoView: no view of the chunk could be loaded.
-        BadInput: the cloud is empty.
-    """
-    own_cloud = scene.cloud()
-    fusion = _Fusion(config)
-    seen = np.zeros(0 if own_cloud is None else len(own_cloud), bool)
-    frames: list[Frame] = []
-    failures: list[tuple[str, BadInput]] = []
-    views = set(chunk.view_ids)
-    for frame_id in chunk.frame_ids:
-        try:
-            frame = scene.load(frame_id)
-            _check_frame(frame, config)
-        except BadInput as fault:
-            failures.append((frame_id, fault))
-            continue
-        if own_cloud is None:
-            fusion.add(frame)
-        else:
-            seen |= _visible(own_cloud, frame, config)
-        if frame_id in views:
-            frames.append(frame)
-    if not frames:
-        raise NoView(chunk.scene_uri, f"chunk {chunk.key}: no view could be loaded{_because(failures)}", failures)
-    cloud = fusion.cloud() if own_cloud is None else voxelise(own_cloud[seen], config.voxel_size_m)
-    if not len(cloud):
-        raise BadInput(chunk.scene_uri, f"chunk {chunk.key}: {_why_empty(own_cloud, frames, config)}")
-    labels = scene.labels()
-    kept = None if labels is None else _labels_within(labels, cloud)
-    return LoadedChunk(chunk, cloud, frames, scene.gravity, kept, failures)
-
-
-def _windows(count: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """Half-open (start, stop) of balanced windows over `count` items."""
-    windows = max(1, -(-(count - overlap) // (size - overlap)))
-    shortest, longer = divmod(count + (windows - 1) * overlap, windows)
-    spans = []
-    start = 0
-    for index in range(windows):
-        stop = start + shortest + (index < longer)
-        spans.append((start, stop))
-        start = stop - overlap
-    return spans
-
-
-def _check_frame(frame: Frame, config: CloudConfig) -> None:
-    """What a reader cannot judge alone."""
-    if frame.depth is not None and not (frame.depth > 0).any():
-        raise BadInput(frame.uri, "depth has no valid pixel")
-    position = frame.camera.cam_to_world[:3, 3]
-    reach_m = (_KEY_OFFSET - 1) * config.voxel_size_m - config.depth_max_m
-    if np.abs(position).max() > reach_m:
-        raise BadInput(
-            frame.uri,
-            f"camera is {np.abs(position).max() / 1000:g} km from the origin; shift the poses (and the cloud) near it",
-        )
-
-
-def _visible(cloud: PointCloud, frame: Frame, config: CloudConfig) -> Bool[np.ndarray, " n"]:
-    """Points in the frame's frustum and, where it has depth, not hidden behind it by more than two voxels."""
-    visible = sees(frame.camera, cloud.xyz, config)
-    if frame.depth is None:
-        return visible
-    height, width = frame.depth.shape
-    candidates = np.flatnonzero(visible)
-    pixels, z = project(cloud.xyz[candidates], frame.camera.resized(width, height))
-    columns, rows = np.minimum(pixels.astype(np.int64), (width - 1, height - 1)).T
-    surface = frame.depth[rows, columns]
-    hidden = (surface > 0) & (z > surface + 2 * config.voxel_size_m)
-    visible[candidates[hidden]] = False
-    return visible
-
-
-def _because(failures: Sequence[tuple[str, BadInput]]) -> str:
-    return f"; first of {len(failures)} failures: {failures[0][1]}" if failures else ""
-
-
-def _why_empty(own_cloud: PointCloud | None, frames: Sequence[Frame], config: CloudConfig) -> str:
-    depth_range = f"{config.depth_min_m:g} to {config.depth_max_m:g} m"
-    if own_cloud is not None:
-        return f"the cloud is empty: no frame sees any of the scene's {len(own_cloud)} points within {depth_range}"
-    if all(frame.depth is None for frame in frames):
-        return "the cloud is empty: the scene has neither depth nor a point cloud"
-    return f"the cloud is empty: no reliable depth within {depth_range}"
-
-
-def _labels_within(labels: SceneLabels, cloud: PointCloud) -> SceneLabels:
-    """Instances that own a point of the cloud, and expressions that speak of these only."""
-    present = set() if cloud.instances is None else set(np.unique(cloud.instances).tolist())
-    instances = tuple(instance for instance in labels.instances if instance.id in present)
-    known = {instance.id for instance in instances}
-    expressions = tuple(
-        expression
-        for expression in labels.expressions
-        if all(known.issuperset(mention.instances) for mention in (expression.target, *expression.anchors))
-    )
-    return SceneLabels(instances, expressions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,7 +189,7 @@ class _VoxelSums:
         return cloud if min_points <= 1 else cloud[self.points >= min_points]
 
 
-class _Fusion:
+class Fusion:
     """A cloud in the making: add frames, then ask for the cloud."""
 
     def __init__(self, config: CloudConfig):
@@ -355,6 +197,7 @@ class _Fusion:
         self.sums: _VoxelSums | None = None
 
     def add(self, frame: Frame) -> None:
+        """Take in the reliable depth of a frame; one without depth adds nothing."""
         if frame.depth is None:
             return
         xyz, pixel = unproject(frame.depth, frame.camera, reliable_depth(frame.depth, self.config))
@@ -365,6 +208,7 @@ class _Fusion:
         self.sums = sums if self.sums is None else self.sums.merged(sums)
 
     def cloud(self) -> PointCloud:
+        """The voxels hit so far; empty if there are none."""
         if self.sums is None:
             return PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
         return self.sums.cloud(self.config.min_points)

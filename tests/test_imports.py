@@ -17,6 +17,7 @@ ORDER = (
     ("scene",),
     ("codecs",),
     ("geometry",),
+    ("chunks",),
     ("labels", "sample"),
     ("procedural",),
     ("readers",),

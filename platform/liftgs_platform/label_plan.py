@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liftgs.geometry import ChunkingConfig, plan_chunks
+from liftgs.chunks import ChunkingConfig, plan_chunks
 from liftgs.readers import ReaderOptions, list_scenes, open_scene
 from liftgs.scene import BadInput, Chunk
 from liftgs_platform.faults import describe

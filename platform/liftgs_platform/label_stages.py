@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from liftgs import codecs, labels, sample
-from liftgs.geometry import CloudConfig, NoView, load_chunk
+from liftgs.chunks import NoView, load_chunk
+from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions, open_scene
 from liftgs.sample import Members
 from liftgs.scene import BadInput, Camera, Chunk, Frame, Scene

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
-from liftgs.geometry import ChunkingConfig, CloudConfig
+from liftgs.chunks import ChunkingConfig
+from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions
 from liftgs.teachers.captions import CaptionConfig
 from liftgs.teachers.configs import EmbedConfig, SegmentConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 import tiny
 
-from liftgs.geometry import ChunkingConfig
+from liftgs.chunks import ChunkingConfig
 from liftgs_platform import pseudolabel
 from liftgs_platform.job import Job
 from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec

@@ -16,7 +16,8 @@ import webdataset
 from conftest import RayCluster
 from PIL import Image
 
-from liftgs.geometry import ChunkingConfig, CloudConfig, project, sees
+from liftgs.chunks import ChunkingConfig
+from liftgs.geometry import CloudConfig, project, sees
 from liftgs.sample import decode_sample
 from liftgs.teachers.captions import CaptionerUnavailable
 from liftgs_platform import manifest, monitoring, pseudolabel, shards

@@ -11,7 +11,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from liftgs.geometry import CloudConfig, load_chunk, plan_chunks, project
+from liftgs.chunks import load_chunk, plan_chunks
+from liftgs.geometry import CloudConfig, project
 from liftgs.scene import Camera
 
 ROOM = np.array([[0.0, 0, 0], [4, 3, 2.5]])

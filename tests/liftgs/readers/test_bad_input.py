@@ -6,7 +6,7 @@ from box_room import CAMERAS, K, depth_m, jpeg, matrix_text, photo, png, write_f
 from PIL import Image, ImageFile
 from test_folder import seven_scenes
 
-from liftgs.geometry import load_chunk, plan_chunks
+from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.readers import open_scene
 from liftgs.readers.images import decode_depth, decode_photo
 from liftgs.scene import BadInput

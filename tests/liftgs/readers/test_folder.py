@@ -22,7 +22,8 @@ from box_room import (
     write_files,
 )
 
-from liftgs.geometry import load_chunk, plan_chunks, project
+from liftgs.chunks import load_chunk, plan_chunks
+from liftgs.geometry import project
 from liftgs.readers import ReaderOptions, open_scene
 from liftgs.scene import Camera
 

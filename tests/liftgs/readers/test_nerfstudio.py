@@ -24,7 +24,8 @@ from box_room import (
     write_files,
 )
 
-from liftgs.geometry import CloudConfig, load_chunk, plan_chunks
+from liftgs.chunks import load_chunk, plan_chunks
+from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions, open_scene
 from liftgs.scene import BadInput
 

@@ -9,7 +9,7 @@ from test_folder import openmask3d, seven_scenes
 from test_nerfstudio import files_of, meta
 from test_tum import sequence
 
-from liftgs.geometry import load_chunk, plan_chunks
+from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.readers import ReaderOptions, list_scenes, open_scene
 from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import natural_order, safe_name
