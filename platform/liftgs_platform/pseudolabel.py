@@ -267,7 +267,7 @@ def label(
         build: stage -> `label_pool.StageFactory`; see `factories`.
 
     Returns:
-        How far it came, what each stage did, and frames per second since the first shard.
+        How far it came, what each stage did, and frames per second from when work began.
 
     Raises:
         JobFailed: see `run`.
@@ -283,7 +283,7 @@ def label(
     if lacking:
         print(f"note: {lacking}; the job waits for more nodes, or give it smaller pools (scale.pools)")
     ledger = label_pool.start_ledger()
-    toll = Toll(spec, plans)
+    toll = Toll(spec, plans, todo)
     frames = {shard.index: frames_of([shard]) for shard in todo}
     state = State(sum(frames.values()))
     print(f"{len(todo)} shards, {state.total} frames to label on {', '.join(map(str, pools))}")
@@ -334,14 +334,16 @@ def shortage(pools: Iterable[Any], resources: Mapping[str, float]) -> str:
 class Toll:
     """Counts the frames of a plan that are lost, and ends the job when they are too many."""
 
-    def __init__(self, spec: Spec, plans: Sequence[Plan]):
-        """Starts with what earlier runs of the last plan lost."""
+    def __init__(self, spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]):
+        """Starts with what earlier runs of the last plan lost. Shards in `todo` are still to be counted, even one that
+        the processes of a killed run commit at this moment.
+        """
         self.spec, self.planned = spec, frames_of(plans[0].shards)
         newest = {shard.index: shard for shard in plans[-1].shards}
         self.views = {(c.scene, c.index): len(c.view_ids) for shard in newest.values() for c in shard.chunks}
         self.lost = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
-        for index in committed(spec.output, newest):
+        for index in committed(spec.output, newest.keys() - {shard.index for shard in todo}):
             self.add(index.quarantine)
 
     def add(self, rows: Iterable[QuarantineRow]) -> None:

@@ -274,6 +274,17 @@ def test_a_scene_that_cannot_be_opened_is_in_quarantine_until_it_is_mended(teach
     assert {chunk.scene for shard in retry.shards for chunk in shard.chunks} == {"scene01"}
 
 
+def test_a_shard_that_a_dying_run_commits_is_not_counted_twice(teachers: Teachers, tmp_path: Path) -> None:
+    source = tiny.write_scenes(tmp_path / "scans", 1)
+    _truncate(source / "scene00" / f"{tiny.name(0)}.color.jpg")
+    spec = spec_of(source, tmp_path / "corpus")
+    plans = pseudolabel.open_plans(spec)
+    todo = pseudolabel.missing_shards(spec, plans)
+    pseudolabel.run_here(spec)  # the other run, after this one has seen what is missing
+    assert pseudolabel.Toll(spec, plans, todo).lost == 0
+    assert pseudolabel.Toll(spec, plans, []).lost == 1
+
+
 def test_too_much_in_quarantine_ends_the_job_with_the_reasons(
     ray_driver: RayCluster, teachers: Teachers, tmp_path: Path
 ) -> None:
