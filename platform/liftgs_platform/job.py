@@ -199,11 +199,13 @@ def help_text(file: Path, spec: type) -> str:
     for key in spec_help.keys(spec):
         lines.append(f"  {key.name}={values.get(key.name, key.default)}   [{key.type}]")
         lines += textwrap.wrap(key.doc, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    for group, options in spec_help.group_choices(file).items():
+    choices = spec_help.group_choices(file)
+    for group, options in choices.items():
         lines += ["", f"{group}=...:"]
         lines += [f"  {group}={name:<10} {text}".rstrip() for name, text in options.items()]
     lines += ["", "examples:", "", f"  {file} dry_run=true", f"  ray job submit {file}"]
-    lines += [f"  ray job submit --working-dir . -- {file} output=s3://bucket/name scale=cluster", ""]
+    scale = " scale=cluster" if "scale" in choices else ""
+    lines += [f"  ray job submit --working-dir . -- {file} output=s3://bucket/name{scale}", ""]
     lines += ["relative paths: in a shell, of its folder; in a submitted job, of the folder where `ray start` ran"]
     return "\n".join(lines)
 

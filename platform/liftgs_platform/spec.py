@@ -213,7 +213,11 @@ def _mirrored(value: Any, hint: Any) -> Any:
         )
     if isinstance(value, dict):
         return {k: _mirrored(v, typing.get_args(hint)[1]) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, list | tuple):
+        inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
+        inner = inner if len(inner) == len(value) else inner[:1] * len(value)
+        return [_mirrored(v, t) for v, t in zip(value, inner, strict=True)]
+    return value
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

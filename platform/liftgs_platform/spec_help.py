@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
+import yaml
+
 
 @dataclass(frozen=True)
 class Key:
@@ -131,9 +133,11 @@ def groups(file: Path) -> list[str]:
 
 
 def group_choices(file: Path) -> dict[str, dict[str, str]]:
-    """Config groups beside a job: {"scale": {"laptop": first comment line of its file, ...}, ...}."""
+    """Config groups that a job's `defaults` choose from: {"scale": {"laptop": first comment line of its file, ...}}."""
+    entries = (yaml.safe_load(file.read_text()) or {}).get("defaults", [])
+    chosen = {group for entry in entries if isinstance(entry, dict) for group in entry}
     found: dict[str, dict[str, str]] = {}
-    for group in groups(file):
+    for group in (group for group in groups(file) if group in chosen):
         for option in sorted((file.resolve().parent / group).glob("*.yaml")):
             found.setdefault(group, {})[option.stem] = next(iter(purpose(option)), "")
     return found

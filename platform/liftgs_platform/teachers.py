@@ -86,7 +86,7 @@ def forecast(spec: Spec) -> str:
     lines = []
     if "sam" in spec.train:
         steps = " + ".join(f"{stage.steps} steps at {stage.size} px" for stage in spec.sam.stages)
-        lines.append(f"sam: {spec.sam.rooms.rooms} rooms, {steps}")
+        lines.append(f"sam: {len(spec.sam.rooms.scenes())} rooms, {steps}")
     if "clip" in spec.train:
         lines.append(f"clip: {spec.clip.rooms.rooms} rooms, {spec.clip.steps} steps at {spec.clip.network.image_px} px")
     return "\n".join([*lines, f"into {spec.output}"])

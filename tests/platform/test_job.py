@@ -27,6 +27,18 @@ def test_every_job_is_an_executable_that_ray_can_run_as_it_is(file: Path) -> Non
     assert in_git.stdout.startswith("100755") or not in_git.stdout, "a clone must be executable too"
 
 
+@pytest.mark.parametrize("file", JOBS, ids=lambda file: file.name)
+def test_every_job_tells_about_itself_and_runs_dry(
+    file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert launcher.main([str(file), "--help"]) == 0
+    text = capfd.readouterr().out
+    assert ("scale=laptop" in text) == ("scale: laptop" in file.read_text()), "only groups that the job has"
+    assert launcher.main([str(file), f"output={tmp_path / 'output'}", "dry_run=true"]) == 0
+    assert str(tmp_path / "output") in capfd.readouterr().out
+    assert not (tmp_path / "output").exists()
+
+
 @pytest.mark.parametrize("scale", sorted(spec_help.group_choices(ROOT / "jobs" / "pseudolabel.yaml")["scale"]))
 def test_every_scale_of_the_labelling_job_is_a_valid_spec(scale: str) -> None:
     loaded = launcher.specs.load(ROOT / "jobs" / "pseudolabel.yaml", [f"scale={scale}"], Spec)
