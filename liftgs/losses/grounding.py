@@ -1,0 +1,93 @@
+"""The grounding loss of one supervised head: masks and correspondences of matched proposals.
+
+The same functions serve rendered masks against 2D pseudo-labels (pixels) and masks on Gaussian centres against 3D
+labels (points): both are logits [k, p] against targets [k, p].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    """Weights and variants of the grounding loss.
+
+    Attributes:
+        mask: weight of the mask's cross-entropy; 15 in the paper, appendix A.1.
+        dice: weight of the dice loss; 6.
+        token: weight of the correspondence loss; 2.
+        mask_loss: "bce" (appendix A.1) or "focal" (section 3.2.1 of the paper, which contradicts it).
+        token_loss: "softmax" over queries and no-match (equation 5), or "sigmoid", a focal loss per query as in UniVLG,
+            without no-match.
+        no_match: weight of proposals that match nothing in the softmax loss; 0.1 in DETR and UniVLG.
+    """
+
+    mask: float = 15.0
+    dice: float = 6.0
+    token: float = 2.0
+    mask_loss: Literal["bce", "focal"] = "bce"
+    token_loss: Literal["softmax", "sigmoid"] = "softmax"
+    no_match: float = 0.1
+
+
+def mask_losses(
+    logits: Float[Tensor, "k p"], masks: Float[Tensor, "k p"], kind: Literal["bce", "focal"] = "bce"
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Per matched target: cross-entropy (or focal loss) averaged over the pixels, and dice loss.
+
+    Source: Lin et al. 2017 (focal: alpha 0.25, gamma 2); Sudre et al. 2017 (dice, with +1 as MaskFormer smooths it).
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    if kind == "focal":
+        entropy = entropy * _focal_weight(logits, masks)
+    probs = logits.sigmoid()
+    dice = 1 - (2 * (probs * masks).sum(1) + 1) / (probs.sum(1) + masks.sum(1) + 1)
+    return entropy.mean(1), dice
+
+
+def token_loss(
+    token_logits: Float[Tensor, "m t+1"],
+    proposal: Int[Tensor, " k"],
+    positives: Float[Tensor, "k t"],
+    config: GroundingConfig = GroundingConfig(),
+) -> Float[Tensor, ""]:
+    """The correspondence loss of one query set.
+
+    Args:
+        token_logits: of all proposals; the last column is "no match"; padded queries are -inf.
+        proposal: of each target.
+        positives: how each target spreads over the queries; rows sum to 1.
+        config: which loss.
+
+    Returns:
+        Softmax: weighted mean over the proposals of the cross-entropy. Sigmoid: sum over (proposal, query), by the
+        number of positive entries.
+    """
+    target = token_logits.new_zeros(token_logits.shape, dtype=torch.float32)
+    target[proposal, :-1] = positives.float()
+    if config.token_loss == "sigmoid":
+        logits, target = token_logits[:, :-1], (target[:, :-1] > 0).float()
+        shown = logits > -torch.inf
+        logits = torch.where(shown, logits, 0)
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return (entropy * _focal_weight(logits, target) * shown).sum() / target.sum().clamp(min=1)
+    matched = torch.zeros(len(token_logits), dtype=torch.bool, device=token_logits.device)
+    matched[proposal] = True
+    target[:, -1] = (~matched).float()
+    weight = torch.where(matched, 1.0, config.no_match)
+    log_probs = token_logits.float().log_softmax(-1)
+    entropy = -(target * torch.where(target > 0, log_probs, 0)).sum(-1)
+    return (entropy * weight).sum() / weight.sum()
+
+
+def _focal_weight(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    probs = logits.sigmoid()
+    miss = probs * (1 - target) + (1 - probs) * target
+    return miss**gamma * (alpha * target + (1 - alpha) * (1 - target))
