@@ -1,0 +1,257 @@
+"""The grounding decoder: mask proposals look at the scene and at the language queries, in turns.
+
+Follows MaskFormer and UniVLG: learned proposals cross-attend to the scene, each only to what its mask of the layer
+before covers; proposals and queries attend to each other; heads after every layer (and before the first) predict masks
+M and correspondences C as dot products. Scene features are not rewritten from layer to layer, so one set of mask
+features serves all heads, and a mask is linear in it: rendering a mask is the same as rendering the features first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Attributes:
+    layers: transformer blocks; 8 in the paper.
+    dim: hidden width; 512 in the paper.
+    heads: of each attention; 8 in the paper.
+    feedforward: hidden width of the MLPs; 2048 in the paper.
+    dropout: 0.15 in the paper.
+    proposals: mask candidates m; 256 in the paper.
+    proposal_start: "learned": each is an embedding of its own (the paper). "sampled": it also starts from the feature
+        and the place of one of m farthest-point samples of the scene, as in Mask3D (Schult et al. 2022), which
+        converges far sooner.
+    scene_level: U-Net level whose voxels the proposals attend to; 0 is all voxels (the paper), each level up halves the
+        resolution. Masks are always at level 0.
+    """
+
+    layers: int = 8
+    dim: int = 512
+    heads: int = 8
+    feedforward: int = 2048
+    dropout: float = 0.15
+    proposals: int = 256
+    proposal_start: Literal["learned", "sampled"] = "learned"
+    scene_level: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+
+
+@dataclass(frozen=True, eq=False)
+class SceneTokens:
+    """What the decoder sees of one scene.
+
+    Attributes:
+        features: of the voxels at `scene_level`.
+        xyz: their places, metres, relative to the scene's origin.
+        mask_features: of the voxels at level 0; a proposal's mask is its dot product with them.
+        pooled_mask_features: their mean over each voxel of `scene_level`.
+    """
+
+    features: Float[Tensor, "t c"]
+    xyz: Float[Tensor, "t 3"]
+    mask_features: Float[Tensor, "n d"]
+    pooled_mask_features: Float[Tensor, "t d"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOutput:
+    """One supervised head's answer, for b query sets over one scene.
+
+    Attributes:
+        mask_embeds: masks over any voxels are `mask_logits(these, features)`.
+        token_logits: the correspondence C; the last column is "no match", padding is -inf.
+    """
+
+    mask_embeds: Float[Tensor, "b m d"]
+    token_logits: Float[Tensor, "b m t+1"]
+
+
+class Decoder(nn.Module):
+    """(scene, query sets) -> one `LayerOutput` per layer, the first from the proposals as they start."""
+
+    def __init__(self, config: DecoderConfig, scene_channels: int, voxel_channels: int, embed_dim: int):
+        """Args:
+        config: sizes.
+        scene_channels: of the features at `scene_level`.
+        voxel_channels: of the features at level 0.
+        embed_dim: length of a query embedding.
+        """
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.scene_projection = nn.Sequential(nn.Linear(scene_channels, dim), nn.LayerNorm(dim))
+        self.mask_projection = nn.Linear(voxel_channels, dim)
+        self.query_projection = nn.Linear(embed_dim, dim)
+        self.position = nn.Sequential(nn.Linear(3, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.proposal_content = nn.Parameter(torch.randn(config.proposals, dim) * 0.02)
+        self.proposal_place = nn.Parameter(torch.randn(config.proposals, dim) * 0.02)
+        self.kind = nn.Parameter(torch.zeros(2, dim))  # tells proposals from queries
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
+        self.heads = Heads(dim)
+
+    def forward(
+        self, scene: SceneTokens, queries: Float[Tensor, "b t f"], padding: Bool[Tensor, "b t"]
+    ) -> list[LayerOutput]:
+        """Args:
+        scene: from `LiftGS.encode`.
+        queries: unit embeddings, in any order.
+        padding: True where a set has no query.
+        """
+        sets, count = queries.shape[:2]
+        keys = self.scene_projection(scene.features)
+        place = self.position(scene.xyz)
+        content, own_place = self._start(keys, scene.xyz, place)
+        m = len(content)
+        x = torch.cat(((content + self.kind[0]).expand(sets, -1, -1), self.query_projection(queries) + self.kind[1]), 1)
+        where = torch.cat((own_place, own_place.new_zeros(count, own_place.shape[1])))
+        key_padding = torch.cat((padding.new_zeros(sets, m), padding), 1)
+        outputs = [self.heads(x[:, :m], x[:, m:], padding)]
+        for block in self.blocks:
+            attend = self._attended(outputs[-1], scene, count)
+            x = block(x, where, keys, place, attend, key_padding)
+            outputs.append(self.heads(x[:, :m], x[:, m:], padding))
+        return outputs
+
+    def _start(
+        self, keys: Float[Tensor, "t d"], xyz: Float[Tensor, "t 3"], place: Float[Tensor, "t d"]
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """Content and place of the proposals."""
+        if self.config.proposal_start == "learned":
+            return self.proposal_content, self.proposal_place
+        chosen = farthest_points(xyz, self.config.proposals)
+        return self.proposal_content[: len(chosen)] + keys[chosen], place[chosen]
+
+    @torch.no_grad()
+    def _attended(self, last: LayerOutput, scene: SceneTokens, queries: int) -> Bool[Tensor, "b x t"]:
+        """Where each row may look: a proposal within its last mask, or anywhere if that is empty; a query anywhere."""
+        inside = self.heads.mask_logits(last.mask_embeds, scene.pooled_mask_features) >= 0
+        inside |= ~inside.any(dim=2, keepdim=True)
+        return torch.cat((inside, inside.new_ones(len(inside), queries, inside.shape[2])), 1)
+
+
+class DecoderBlock(nn.Module):
+    """Masked cross-attention to the scene, self-attention among proposals and queries, feed-forward; pre-norm."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        dim = config.dim
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.cross = Attention(dim, config.heads)
+        self.self_attention = Attention(dim, config.heads)
+        self.feedforward = nn.Sequential(
+            nn.Linear(dim, config.feedforward),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.feedforward, dim),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b x d"],
+        where: Float[Tensor, "x d"],
+        keys: Float[Tensor, "t d"],
+        place: Float[Tensor, "t d"],
+        attend: Bool[Tensor, "b x t"],
+        padding: Bool[Tensor, "b x"],
+    ) -> Float[Tensor, "b x d"]:
+        """`where` and `place` are positional embeddings, added to what attends and what is attended to."""
+        y = self.norms[0](x)
+        x = x + self.dropout(self.cross(y + where, (keys + place)[None], keys[None], attend))
+        y = self.norms[1](x)
+        x = x + self.dropout(self.self_attention(y + where, y + where, y, ~padding[:, None]))
+        return x + self.dropout(self.feedforward(self.norms[2](x)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention; nothing is attended to where `attend` is False."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(
+        self,
+        q: Float[Tensor, "b x d"],
+        k: Float[Tensor, "#b t d"],
+        v: Float[Tensor, "#b t d"],
+        attend: Bool[Tensor, "b #x t"],
+    ) -> Float[Tensor, "b x d"]:
+        """Standard scaled dot product; keys and values of one scene serve all its query sets."""
+
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(len(q), -1, -1, -1)
+
+        mixed = nn.functional.scaled_dot_product_attention(
+            split(self.q(q)), split(self.k(k)), split(self.v(v)), attn_mask=attend[:, None]
+        )
+        return self.out(mixed.transpose(1, 2).flatten(-2))
+
+
+class Heads(nn.Module):
+    """Proposals and queries -> mask embeddings and correspondences; shared by all layers, as in MaskFormer."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.mask = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.mask_bias = nn.Parameter(torch.tensor(-1.0))  # most of a scene is outside of any one mask
+        self.proposal_side = nn.Linear(dim, dim)
+        self.query_side = nn.Linear(dim, dim)
+        self.no_match = nn.Parameter(torch.randn(dim) * 0.02)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's and UniVLG's starting temperature
+
+    def forward(
+        self, proposals: Float[Tensor, "b m d"], queries: Float[Tensor, "b t d"], padding: Bool[Tensor, "b t"]
+    ) -> LayerOutput:
+        """Correspondences are scaled cosines."""
+        proposals, queries = self.norm(proposals), self.norm(queries)
+        no_match = self.no_match.expand(len(queries), 1, -1)
+        columns = nn.functional.normalize(torch.cat((self.query_side(queries), no_match), 1).float(), dim=-1)
+        rows = nn.functional.normalize(self.proposal_side(proposals).float(), dim=-1)
+        logits = rows @ columns.transpose(1, 2) * self.log_scale.float().clamp(max=math.log(100)).exp()
+        hidden = torch.cat((padding, padding.new_zeros(len(padding), 1)), 1)
+        return LayerOutput(self.mask(proposals), logits.masked_fill(hidden[:, None], -math.inf))
+
+    def mask_logits(
+        self,
+        mask_embeds: Float[Tensor, "*b m d"],
+        mask_features: Float[Tensor, "n d"],
+        coverage: Float[Tensor, " n"] | float = 1.0,
+    ) -> Float[Tensor, "*b m n"]:
+        """M: the logit of each voxel being in each proposal's mask.
+
+        Args:
+            mask_embeds: of the proposals.
+            mask_features: of the voxels; or rendered, of pixels.
+            coverage: opacity of a rendered pixel, by which the bias is rendered too.
+        """
+        return mask_embeds @ mask_features.T / math.sqrt(mask_features.shape[1]) + self.mask_bias * coverage
+
+
+def farthest_points(xyz: Float[Tensor, "t 3"], count: int) -> Int[Tensor, " m"]:
+    """Indices of `count` points (or all, if fewer) spread over a cloud: each next one is farthest from those before.
+
+    Starts at the point farthest from the mean, so that the choice is a function of the cloud.
+    """
+    count = min(count, len(xyz))
+    xyz = xyz.detach().float()
+    chosen = torch.empty(count, dtype=torch.long, device=xyz.device)
+    chosen[0] = (xyz - xyz.mean(0)).square().sum(1).argmax()
+    distance = torch.full((len(xyz),), math.inf, device=xyz.device)
+    for i in range(1, count):
+        distance = torch.minimum(distance, (xyz - xyz[chosen[i - 1]]).square().sum(1))
+        chosen[i] = distance.argmax()
+    return chosen

@@ -1,0 +1,229 @@
+"""One labelled chunk -> one training item: augmented voxels, views to render, and the queries asked of each view."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from liftgs.model.voxels import Voxels, voxelise
+from liftgs.render.gaussians import Pinhole
+from liftgs.sample import Sample, View
+from liftgs.scene import BadInput, PointCloud
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a chunk. Cloud and cameras move together, so every projection stays what it was.
+
+    Attributes:
+        rotate: turn about the vertical by any angle.
+        flip: mirror half of the chunks.
+        scale: sizes change by at most this share.
+        colour: gains and offsets of each colour channel, of cloud and photos alike, by at most this.
+    """
+
+    rotate: bool = True
+    flip: bool = True
+    scale: float = 0.1
+    colour: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < 1 or not 0 <= self.colour < 1:
+            raise ValueError("scale and colour must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class ItemConfig:
+    """What is taken from a chunk in one visit.
+
+    Attributes:
+        views: photos to render; the paper has one per step.
+        image_px: longer side of a rendered image; 512 in the paper.
+        instances: at most this many segments of a view are asked for; 8 in the paper, where asking for all lets the
+            network "reconstruct the whole image" from its queries.
+        min_area: smallest segment asked for, as a share of the image: 1024 pixels of 512x512 in the paper.
+        same_query: segments of a view whose embeddings have at least this cosine share one query that names them all,
+            as a class name does. 1 gives each its own, as in the paper.
+        augment: random changes.
+    """
+
+    views: int = 1
+    image_px: int = 512
+    instances: int = 8
+    min_area: float = 1024 / 512**2
+    same_query: float = 1.0
+    augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        if min(self.views, self.image_px, self.instances) < 1:
+            raise ValueError("views, image_px and instances must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class ItemView:
+    """A photo to render, and what is asked about it.
+
+    Attributes:
+        photo: 0..1 before colour augmentation.
+        camera: of the augmented world; its viewmat may be a reflection.
+        segment: row of `embeds` per pixel; -1 = unlabelled.
+        embeds: unit rows, one per segment of the view.
+        chosen: rows that are asked for, the k targets.
+        queries: unit embeddings.
+        positives: which query names which target; rows sum to 1.
+    """
+
+    photo: Float[Tensor, "h w 3"]
+    camera: Pinhole
+    segment: Int[Tensor, "h w"]
+    embeds: Float[Tensor, "s f"]
+    chosen: Int[Tensor, " k"]
+    queries: Float[Tensor, "t f"]
+    positives: Float[Tensor, "k t"]
+
+    def masks(self) -> Float[Tensor, "k h w"]:
+        """Targets, 0 or 1."""
+        return (self.segment == self.chosen[:, None, None]).float()
+
+    def to(self, device: torch.device | str) -> ItemView:
+        """On another device."""
+        camera = Pinhole(
+            self.camera.viewmat.to(device), self.camera.K.to(device), self.camera.width, self.camera.height
+        )
+        tensors = (self.segment, self.embeds, self.chosen, self.queries, self.positives)
+        return ItemView(self.photo.to(device), camera, *(value.to(device) for value in tensors))
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A chunk as one visit sees it."""
+
+    key: str
+    voxels: Voxels
+    views: tuple[ItemView, ...]
+
+    def to(self, device: torch.device | str) -> Item:
+        """On another device."""
+        return Item(self.key, self.voxels.to(device), tuple(view.to(device) for view in self.views))
+
+
+def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str, seed: int, epoch: int) -> Item:
+    """Take an item from a sample: a pure function of its arguments, whoever calls it and when.
+
+    Args:
+        sample: labelled.
+        config: what to take.
+        voxel_size_m: of the network.
+        key: of the sample; with `seed` and `epoch` it decides every random choice.
+        seed: of the run.
+        epoch: which visit.
+
+    Raises:
+        BadInput: a member is broken, or the sample has no labels.
+    """
+    rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
+    move = _random_motion(config.augment, rng)
+    gain, shift = _random_colours(config.augment, rng)
+    voxels = _move(sample.cloud, move, gain, shift, voxel_size_m, sample.uri)
+    order = rng.permutation(len(sample.views))[: config.views]
+    views = tuple(_view(sample.views[number], config, move, gain, shift, rng, sample.uri) for number in order)
+    return Item(key, voxels, views)
+
+
+def _random_motion(config: AugmentConfig, rng: np.random.Generator) -> Float64[np.ndarray, "4 4"]:
+    """A similarity, perhaps with a reflection, that keeps the vertical."""
+    angle = rng.uniform(0, 2 * math.pi) * config.rotate
+    mirror = -1.0 if rng.random() < 0.5 and config.flip else 1.0
+    size = math.exp(rng.uniform(-1, 1) * math.log1p(config.scale))
+    cos, sin = size * math.cos(angle), size * math.sin(angle)
+    return np.array([[mirror * cos, -sin, 0, 0], [mirror * sin, cos, 0, 0], [0, 0, size, 0], [0, 0, 0, 1.0]])
+
+
+def _random_colours(config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    gain, shift = 1 + config.colour * rng.uniform(-1, 1, 3), config.colour * rng.uniform(-0.5, 0.5, 3)
+    return torch.from_numpy(gain).float(), torch.from_numpy(shift).float()
+
+
+def _move(
+    cloud: PointCloud, move: Float64[np.ndarray, "4 4"], gain: Tensor, shift: Tensor, voxel_size_m: float, uri: str
+) -> Voxels:
+    xyz = torch.from_numpy((cloud.xyz @ move[:3, :3].T + move[:3, 3]).astype(np.float32))
+    rgb = torch.from_numpy(cloud.rgb).float() / 255 * gain + shift
+    try:
+        return voxelise(xyz, rgb, voxel_size_m)
+    except ValueError as error:
+        raise BadInput(uri, str(error)) from None
+
+
+def _view(
+    view: View,
+    config: ItemConfig,
+    move: Float64[np.ndarray, "4 4"],
+    gain: Tensor,
+    shift: Tensor,
+    rng: np.random.Generator,
+    uri: str,
+) -> ItemView:
+    segments = view.segments
+    if segments is None or segments.embeds is None:
+        raise BadInput(uri, f"view {view.id} has no segments with embeddings; label the corpus first")
+    shrink = min(1.0, config.image_px / max(view.camera.width, view.camera.height))
+    width, height = max(1, round(view.camera.width * shrink)), max(1, round(view.camera.height * shrink))
+    camera = view.camera.resized(width, height)
+    viewmat = camera.world_to_cam @ np.linalg.inv(move)
+    segment = torch.from_numpy(_nearest(segments.semantics, height, width).astype(np.int64)) - 1
+    embeds = functional.normalize(torch.from_numpy(segments.embeds.astype(np.float32)), dim=1)
+    areas = torch.bincount(segment.flatten() + 1, minlength=len(embeds) + 1)[1:]
+    candidates = np.flatnonzero(areas.numpy() >= max(1, config.min_area * height * width))
+    chosen = torch.from_numpy(rng.permutation(candidates)[: config.instances])
+    queries, positives = share_queries(embeds[chosen], config.same_query)
+    pinhole = Pinhole(torch.from_numpy(viewmat).float(), torch.from_numpy(camera.K).float(), width, height)
+    return ItemView(
+        _shrink(view.photo, height, width) * gain + shift, pinhole, segment, embeds, chosen, queries, positives
+    )
+
+
+def share_queries(embeds: Float[Tensor, "k f"], cosine: float) -> tuple[Float[Tensor, "t f"], Float[Tensor, "k t"]]:
+    """Queries for targets: one each, but a target whose embedding is close to an earlier query's shares that one.
+
+    Args:
+        embeds: unit rows of the targets.
+        cosine: how close; 1 or more gives each its own.
+
+    Returns:
+        The queries, and a one-hot row per target.
+    """
+    firsts: list[int] = []
+    query_of: list[int] = []
+    similar = embeds @ embeds.T
+    for row in range(len(embeds)):
+        near = [(float(similar[row, first]), -query) for query, first in enumerate(firsts) if cosine < 1]
+        best, query = max(near, default=(-math.inf, 0))
+        if best >= cosine:
+            query_of.append(-query)
+        else:
+            query_of.append(len(firsts))
+            firsts.append(row)
+    positives = torch.zeros(len(embeds), len(firsts))
+    positives[torch.arange(len(embeds)), torch.tensor(query_of, dtype=torch.long)] = 1
+    return embeds[firsts], positives
+
+
+def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float[Tensor, "h w 3"]:
+    """Area average, 0..1."""
+    pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+    return functional.interpolate(pixels, size=(height, width), mode="area")[0].permute(1, 2, 0).contiguous()
+
+
+def _nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The pixel under the centre of each new pixel."""
+    rows = ((np.arange(height) + 0.5) * image.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * image.shape[1] / width).astype(int)
+    return image[rows[:, None], columns]
