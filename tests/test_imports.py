@@ -22,8 +22,10 @@ ORDER = (
     ("procedural",),
     ("readers",),
     ("teachers",),
-    ("model", "render"),
+    ("render",),
+    ("model",),
     ("losses", "tasks"),
+    ("pretraining",),
     ("ground", "viewer"),
     ("cli",),
 )
