@@ -106,8 +106,8 @@ class Trainer:
         else:
             self.skipped.append(self.steps_done)
         self.steps_done += 1
-        metrics = {name: float(value) for name, value in losses.terms.items()} | {
-            "loss": float(losses.total),
+        metrics = {name: float(value.detach()) for name, value in losses.terms.items()} | {
+            "loss": float(losses.total.detach()),
             "grad_norm": norm,
             "lr": lr,
             "skipped": float(bool(self.skipped) and self.skipped[-1] == self.steps_done - 1),

@@ -1,0 +1,114 @@
+"""Items are pure functions of their arguments, and augmentation never moves what a camera sees."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from liftgs.geometry import project
+from liftgs.pretraining.items import AugmentConfig, Item, ItemConfig, _random_motion, make_item, share_queries
+from liftgs.sample import Sample
+from liftgs.scene import BadInput
+from labelled_room import room_sample
+
+PLAIN = AugmentConfig(rotate=False, flip=False, scale=0.0, colour=0.0)
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return room_sample()
+
+
+def take(sample: Sample, epoch: int = 0, **changes: object) -> Item:
+    config = ItemConfig(**{"views": 2, "image_px": 64, **changes})  # type: ignore[arg-type]
+    return make_item(sample, config, 0.05, "room-000", 3, epoch)
+
+
+@pytest.mark.parametrize("epoch", range(6))
+def test_projection_survives_every_augmentation(sample: Sample, epoch: int) -> None:
+    augment = AugmentConfig(scale=0.3)
+    rng = np.random.default_rng([3, epoch, zlib.crc32(b"room-000")])
+    move = _random_motion(augment, rng)
+    item = take(sample, epoch, augment=augment)
+    by_id = {tuple(np.round(view.camera.K.ravel(), 6)): view for view in sample.views}
+    assert len(by_id) >= 1
+    points = sample.cloud.xyz[::50]
+    moved = points @ move[:3, :3].T + move[:3, 3]
+    seen = []
+    for view in item.views:
+        in_camera = moved @ view.camera.viewmat[:3, :3].double().numpy().T + view.camera.viewmat[:3, 3].double().numpy()
+        pixels = (in_camera @ view.camera.K.double().numpy().T)[:, :2] / in_camera[:, 2:]
+        errors = []
+        for original in sample.views:
+            expected, z = project(points, original.camera.resized(64, 64))
+            front = z > 0.2
+            errors.append(np.abs(pixels - expected)[front].max())
+            if errors[-1] < 0.05:
+                np.testing.assert_allclose(in_camera[front, 2], z[front], atol=1e-3)
+        seen.append(int(np.argmin(errors)))
+        assert min(errors) < 0.05
+    assert sorted(seen) == [0, 1]
+
+
+def test_augmentations_differ_between_epochs_and_repeat_within(sample: Sample) -> None:
+    a, again, other = take(sample, 0), take(sample, 0), take(sample, 1)
+    torch.testing.assert_close(a.voxels.xyz, again.voxels.xyz, rtol=0, atol=0)
+    torch.testing.assert_close(a.views[0].photo, again.views[0].photo, rtol=0, atol=0)
+    assert a.views[0].chosen.tolist() == again.views[0].chosen.tolist()
+    assert len(a.voxels) != len(other.voxels) or not torch.allclose(a.voxels.xyz, other.voxels.xyz)
+
+
+def test_some_augmented_worlds_are_mirrored(sample: Sample) -> None:
+    signs = {float(torch.sign(torch.linalg.det(take(sample, e).views[0].camera.viewmat[:3, :3]))) for e in range(8)}
+    assert signs == {-1.0, 1.0}
+
+
+def test_targets_are_segments_and_their_own_queries(sample: Sample) -> None:
+    item = take(sample, augment=PLAIN, min_area=0.004)
+    for view in item.views:
+        areas = view.masks().flatten(1).sum(1)
+        assert 1 <= len(view.chosen) <= 8
+        assert (areas >= 0.004 * 64 * 64).all()
+        torch.testing.assert_close(view.queries, view.embeds[view.chosen])
+        torch.testing.assert_close(view.positives, torch.eye(len(view.chosen)))
+        assert view.segment.min() >= -1
+        assert view.segment.max() < len(view.embeds)
+
+
+def test_the_photo_is_shrunk_by_averaging(sample: Sample) -> None:
+    item = take(sample, augment=PLAIN)
+    means = {round(float(view.photo.mean()), 4) for view in item.views}
+    expected = {round(float(view.photo.mean()) / 255, 4) for view in sample.views}
+    assert means == expected
+
+
+def test_colours_of_cloud_and_photos_change_alike(sample: Sample) -> None:
+    strong = take(sample, augment=AugmentConfig(rotate=False, flip=False, scale=0.0, colour=0.5))
+    plain = take(sample, augment=PLAIN)
+    gain = (strong.voxels.rgb - strong.voxels.rgb.mean(0)).norm(dim=0) / (
+        plain.voxels.rgb - plain.voxels.rgb.mean(0)
+    ).norm(dim=0)
+    photos = {float(v.photo.mean()): v for v in strong.views}
+    for view in plain.views:
+        predicted = view.photo * gain + (strong.voxels.rgb.mean(0) - gain * plain.voxels.rgb.mean(0))
+        assert min(float((predicted - p.photo).abs().mean()) for p in photos.values()) < 1e-3
+
+
+def test_an_unlabelled_sample_is_refused() -> None:
+    with pytest.raises(BadInput, match="label the corpus first"):
+        make_item(room_sample(labelled=False), ItemConfig(), 0.05, "k", 0, 0)
+
+
+def test_close_embeddings_share_a_query() -> None:
+    a, b = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0])
+    near_a = torch.tensor([math.cos(0.1), 0, math.sin(0.1)])
+    queries, positives = share_queries(torch.stack((a, b, near_a)), 0.95)
+    torch.testing.assert_close(queries, torch.stack((a, b)))
+    torch.testing.assert_close(positives, torch.tensor([[1.0, 0], [0, 1], [1, 0]]))
+    queries, positives = share_queries(torch.stack((a, b, near_a)), 1.0)
+    torch.testing.assert_close(positives, torch.eye(3))
+    assert share_queries(torch.zeros(0, 3), 0.9)[1].shape == (0, 0)

@@ -1,0 +1,117 @@
+"""The objective renders only what losses look at; it must equal rendering everything."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from labelled_room import room_sample
+from tiny_network import network
+
+from liftgs.losses.grounding import mask_losses, token_loss
+from liftgs.losses.matching import match
+from liftgs.losses.pixels import contrastive_loss, photometric_loss
+from liftgs.pretraining.items import Item, ItemConfig, make_item
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
+from liftgs.render import render
+
+
+@pytest.fixture(scope="module")
+def item() -> Item:
+    config = ItemConfig(views=2, image_px=48, min_area=0.004)
+    return make_item(room_sample(), config, 0.1, "room-000", 0, 0)
+
+
+def test_it_equals_rendering_all_features_and_masks(item: Item) -> None:
+    """Features and all masks of all heads as images, then losses: the route that the objective saves."""
+    model, config = network().eval(), ObjectiveConfig(temperature=0.2, background_logit=-4)
+    losses = Objective(config)(model, [item])
+    scene = model.encode([item.voxels])[0]
+    expected: dict[str, torch.Tensor] = {}
+    for view in item.views:
+        outputs = model.decode(scene, view.queries[None])
+        channels = [scene.colours, scene.features, *(model.mask_logits(scene, o.mask_embeds[0]).T for o in outputs)]
+        image, alpha = render(scene.gaussians, view.camera, torch.cat(channels, 1))
+        colour, feature, *masks = image.split([c.shape[1] for c in channels], 2)
+        terms = {
+            "photometric": photometric_loss(colour, view.photo),
+            "features": 0.1 * contrastive_loss(feature @ model.project_embeds(view.embeds).T, view.segment, 0.2),
+        }
+        for output, logits in zip(outputs, masks, strict=True):
+            rendered = (logits - 4 * (1 - alpha[..., None])).permute(2, 0, 1).flatten(1)
+            truth = view.masks().flatten(1)
+            proposal = match(rendered, output.token_logits[0], truth, view.positives)
+            entropy, dice = mask_losses(rendered[proposal], truth)
+            token = token_loss(output.token_logits[0], proposal, view.positives)
+            for name, value in (("mask", 15 * entropy.mean()), ("dice", 6 * dice.mean()), ("token", 2 * token)):
+                terms[name] = terms.get(name, torch.zeros(())) + value
+        for name, value in terms.items():
+            expected[name] = expected.get(name, torch.zeros(())) + value / 2
+    assert losses.terms.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(losses.terms[name], value, rtol=2e-3, atol=2e-3, msg=name)
+    torch.testing.assert_close(losses.total, torch.stack(list(expected.values())).sum(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("off", "gone", "idle"),
+    [
+        ("grounding", {"mask", "dice", "token"}, "decoder.blocks"),
+        ("photometric", {"photometric"}, None),
+        ("features", {"features"}, "gaussian_head.features"),
+    ],
+)
+def test_each_term_can_be_switched_off(item: Item, off: str, gone: set[str], idle: str | None) -> None:
+    model = network()
+    losses = Objective(dataclasses.replace(ObjectiveConfig(), **{off: 0.0}))(model, [item])
+    assert losses.terms.keys() == {"mask", "dice", "token", "photometric", "features"} - gone
+    losses.total.backward()
+    for name, parameter in model.named_parameters():
+        if idle is not None and name.startswith(idle):
+            assert parameter.grad is None or not parameter.grad.any(), name
+
+
+def test_switching_everything_off_is_refused() -> None:
+    with pytest.raises(ValueError, match="all losses are switched off"):
+        ObjectiveConfig(grounding=0, photometric=0, features=0)
+
+
+def test_a_batch_counts_every_view_alike(item: Item) -> None:
+    model, objective = network().eval(), Objective()
+    single = Item(item.key, item.voxels, item.views[:1])
+    a, b = objective(model, [item]), objective(model, [single])
+    both = objective(model, [item, single])
+    torch.testing.assert_close(both.total, (2 * a.total + b.total) / 3, rtol=1e-2, atol=1e-2)
+
+
+def test_matching_at_low_resolution_matches_masks_alike(item: Item) -> None:
+    model = network().eval()
+    fine = Objective(ObjectiveConfig(match_px=48))(model, [item])
+    coarse = Objective(ObjectiveConfig(match_px=24))(model, [item])
+    torch.testing.assert_close(fine.terms["photometric"], coarse.terms["photometric"])
+    torch.testing.assert_close(fine.total, coarse.total, rtol=0.1, atol=0)
+
+
+def test_a_view_without_segments_teaches_no_match_and_colours(item: Item) -> None:
+    view = item.views[0]
+    nothing = dataclasses.replace(
+        view,
+        segment=torch.full_like(view.segment, -1),
+        chosen=view.chosen[:0],
+        queries=view.queries[:0],
+        positives=torch.zeros(0, 0),
+    )
+    losses = Objective()(network(), [Item("k", item.voxels, (nothing, view))])
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    alone = Objective()(network(), [Item("k", item.voxels, (nothing,))])
+    assert torch.isfinite(alone.total)
+    assert "mask" not in alone.terms
+
+
+def test_every_parameter_learns(item: Item) -> None:
+    model = network()
+    Objective()(model, [item]).total.backward()
+    still = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    assert not still - {"decoder.proposal_place"}  # only learned starts use it

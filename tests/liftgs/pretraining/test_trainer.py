@@ -1,0 +1,91 @@
+"""Steps: they learn, continue exactly, and survive what is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from labelled_room import room_sample
+from tiny_network import network
+
+from liftgs.pretraining.items import Item, ItemConfig, ItemView, make_item
+from liftgs.pretraining.objective import ObjectiveConfig
+from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
+
+OPTIM = OptimConfig(steps=40, batch_size=1, lr=1e-3, warmup_steps=4)
+
+
+@pytest.fixture(scope="module")
+def item() -> Item:
+    return make_item(room_sample(), ItemConfig(views=1, image_px=32, min_area=0.004), 0.1, "room-000", 0, 0)
+
+
+def broken(item: Item) -> Item:
+    view = item.views[0]
+    photo = view.photo.clone()
+    photo[0, 0, 0] = math.nan
+    fields = (view.camera, view.segment, view.embeds, view.chosen, view.queries, view.positives)
+    return Item(item.key, item.voxels, (ItemView(photo, *fields),))
+
+
+def test_continuing_from_a_state_is_as_if_never_stopped(item: Item) -> None:
+    whole = Trainer(network(), ObjectiveConfig(), OPTIM)
+    for _ in range(6):
+        last = whole.step([item])
+    first = Trainer(network(), ObjectiveConfig(), OPTIM)
+    for _ in range(3):
+        first.step([item])
+    second = Trainer(network(seed=9), ObjectiveConfig(), OPTIM)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(first.state_dict())
+    for _ in range(3):
+        again = second.step([item])
+    assert again["loss"] == pytest.approx(last["loss"], rel=1e-4)
+    assert again["lr"] == last["lr"]
+
+
+def test_state_is_tensors_and_plain_numbers(item: Item) -> None:
+    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer.step([item])
+    for name, value in trainer.state_dict().items():
+        assert isinstance(value, torch.Tensor | int | list), name
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(item: Item) -> None:
+    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer.step([item])
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    metrics = trainer.step([broken(item)])
+    assert metrics["skipped"] == 1
+    assert trainer.skipped == [1]
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert trainer.step([item])["skipped"] == 0
+
+
+def test_too_many_skipped_steps_stop_the_run_with_the_reason(item: Item) -> None:
+    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    with pytest.raises(TrainingDiverged, match=r"of the last 20 steps were skipped \(now: photometric, loss"):
+        for _ in range(20):
+            trainer.step([broken(item)])
+    assert trainer.steps_done == 20
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    optim = OptimConfig(steps=1000, lr=2.0, warmup_steps=100, final_lr=0.1)
+    rates = [optim.lr_at(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.02)
+    assert max(rates) == pytest.approx(2.0)
+    assert rates.index(max(rates)) in (99, 100)
+    assert rates[-1] == pytest.approx(0.2, rel=1e-3)
+    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    decayed, rest = trainer.optimizer.param_groups
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    assert all("norm" not in names[id(p)] and not names[id(p)].endswith("bias") for p in decayed["params"])
+    assert {names[id(p)] for p in rest["params"]} >= {"decoder.proposal_content", "decoder.heads.no_match"}
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
