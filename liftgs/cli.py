@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from liftgs.scene import BadInput
+
+if TYPE_CHECKING:
+    from liftgs.ground import Grounding
+    from liftgs.tasks.zero_shot import ZeroShotScores
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,11 +48,124 @@ def teachers(
 
     segmenter, embedder = Segment(SegmentConfig(checkpoint=sam)), Embed(EmbedConfig(clip, pretrained))
 
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
-    _table(f"SAM {sam}", evaluate_sam(segmenter, held_out_scenes(rooms, seed, views), progress))
+    _table(f"SAM {sam}", evaluate_sam(segmenter, held_out_scenes(rooms, seed, views), _progress))
     _table(f"CLIP {clip}", evaluate_clip(embedder, held_out_scenes(rooms, seed, views)))
+
+
+@app.command(name="zero-shot")
+def zero_shot(
+    checkpoint: Annotated[str, typer.Argument(help="'tiny', or a folder: a path or any fsspec URL.")],
+    rooms: Annotated[int, typer.Option(help="Held-out rooms; the three embedded corpora take turns.", min=1)] = 30,
+    views: Annotated[int, typer.Option(help="Frames of each room.", min=1)] = 6,
+    seed: Annotated[
+        int, typer.Option(help="Of the rooms; 1,000,000 and more were never trained on.", min=0)
+    ] = 1_000_000,
+    at_once: Annotated[int, typer.Option(help="Class names that the network hears together.", min=1)] = 8,
+    top_k: Annotated[int, typer.Option(help="Most instances of a scene.", min=1)] = 100,
+    nms_iou: Annotated[float, typer.Option(help="A mask that overlaps a better one by more goes.", min=0, max=1)] = 1.0,
+    untrained: Annotated[bool, typer.Option(help="Compare with a network of fresh weights.")] = True,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+) -> None:
+    """Score class names as queries in held-out procedural rooms: instance AP, and the best mask of each class."""
+    from liftgs.ground import load  # noqa: PLC0415  as above
+    from liftgs.model.text import encode_phrases  # noqa: PLC0415
+    from liftgs.tasks.proposals import ProposalConfig  # noqa: PLC0415
+    from liftgs.tasks.zero_shot import (  # noqa: PLC0415
+        class_phrases,
+        evaluate_zero_shot,
+        labelled_clouds,
+        untrained_twin,
+    )
+    from liftgs.teachers.evaluate_clip import held_out_scenes  # noqa: PLC0415
+
+    grounder = load(checkpoint, device)
+    model, queries = grounder.model, encode_phrases(class_phrases(), grounder.clip)
+    config = ProposalConfig(at_once, top_k, nms_iou)
+    clouds = list(labelled_clouds(held_out_scenes(rooms, seed, views), model.config.voxel_size_m))
+    found = evaluate_zero_shot(model, queries, clouds, config=config, progress=_progress)
+    twin = None
+    if untrained:
+        twin = evaluate_zero_shot(untrained_twin(model, seed), queries, clouds, config=config, progress=_progress)
+    _show_classes(found)
+    _show_scores(f"{checkpoint}: {found.clouds} clouds, {found.referrals} names asked for", found, twin)
+
+
+@app.command()
+def ground(
+    checkpoint: Annotated[str, typer.Argument(help="'tiny', or a folder: a path or any fsspec URL.")],
+    scene: Annotated[str, typer.Argument(help="A scene that the readers know, `procedural:...`, or a `.ply`.")],
+    phrases: Annotated[list[str], typer.Argument(help='What to find: "the red chair" "a table".')],
+    out: Annotated[str, typer.Option(help="Folder for a coloured .ply and JSON.")] = "",
+    image: Annotated[Path | None, typer.Option(help="Write a rendered picture (.png) here.")] = None,
+    top: Annotated[int, typer.Option(help="Most answers to a phrase.", min=1)] = 3,
+    threshold: Annotated[float, typer.Option(help="Least score of an answer.", min=0, max=1)] = 0.0,
+    frames: Annotated[int, typer.Option(help="Most frames that are read, spread over the scene.", min=1)] = 60,
+    stride: Annotated[int, typer.Option(help="Consider every so many-th frame.", min=1)] = 1,
+    metres_per_unit: Annotated[float, typer.Option(help="Of a .ply, COLMAP or nerfstudio scene.")] = 1.0,
+    depth_units_per_m: Annotated[float | None, typer.Option(help="Of depth images; 1000 is millimetres.")] = None,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+) -> None:
+    """Find what phrases name in a scan: masks, boxes and scores."""
+    if not all(phrase.strip() for phrase in phrases):
+        raise typer.BadParameter('a phrase is empty; say what to find, like "the red chair"')
+    from liftgs.ground import files, load, open_scan, picture  # noqa: PLC0415  as above
+    from liftgs.ground import ground as find  # noqa: PLC0415
+    from liftgs.readers import ReaderOptions  # noqa: PLC0415
+
+    grounder = load(checkpoint, device)
+    options = ReaderOptions(metres_per_unit=metres_per_unit, depth_units_per_m=depth_units_per_m)
+    voxel_size_m = grounder.model.config.voxel_size_m
+    scan = open_scan(scene, voxel_size_m, frames, stride, options)
+    found = find(grounder, scan, phrases, top, threshold)
+    _show_matches(found)
+    written = files.write(found, out, checkpoint, voxel_size_m) if out else []
+    if image is not None:
+        picture.save(found, image)
+        written.append(str(image))
+    for path in written:
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _progress(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _show_matches(found: Grounding) -> None:
+    table = Table(title=f"{found.scan.uri}: {len(found.scan.cloud):,} points", title_justify="left")
+    table.add_column("phrase")
+    for column in ("rank", "score", "points", "box centre (m)", "box size (m)"):
+        table.add_column(column, justify="right")
+    for phrase in found.phrases:
+        matches = [match for match in found.matches if match.phrase == phrase]
+        for match in matches:
+            centre, size = (" ".join(f"{value:.2f}" for value in values) for values in (match.centre, match.size))
+            name = phrase if match.rank == 1 else ""
+            table.add_row(name, str(match.rank), f"{match.score:.3f}", f"{len(match.points):,}", centre, size)
+        if not matches:
+            table.add_row(phrase, "-", "-", "0", "nothing found", "")
+    Console().print(table)
+
+
+def _show_scores(title: str, found: ZeroShotScores, twin: ZeroShotScores | None) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in ("%", "network", *(("untrained", "ratio") if twin else ())):
+        table.add_column(column, justify="left" if column == "%" else "right")
+    plain = twin.summary() if twin else {}
+    for name, value in found.summary().items():
+        row = [name, f"{100 * value:.2f}"]
+        if twin:
+            row += [f"{100 * plain[name]:.2f}", f"{value / plain[name]:.1f}" if plain[name] else "inf"]
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _show_classes(found: ZeroShotScores) -> None:
+    table = Table(title="AP by class, %", title_justify="left")
+    for column in ("class", "instances", "AP", "AP50", "AP25"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, count, row in found.by_class():
+        table.add_row(name, str(count), *(f"{100 * value:.1f}" for value in row))
+    Console().print(table)
 
 
 def _table(title: str, scores: Mapping[str, float]) -> None:

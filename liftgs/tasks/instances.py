@@ -44,7 +44,7 @@ class ScoredMasks:
     def __len__(self) -> int:
         return len(self.row)
 
-    def __getitem__(self, index: Int[np.ndarray, " q"] | slice) -> ScoredMasks:
+    def __getitem__(self, index: Int[np.ndarray, " q"] | Bool[np.ndarray, " p"] | slice) -> ScoredMasks:
         """Some of the predictions, over the same masks."""
         return ScoredMasks(self.masks, self.row[index], self.label[index], self.score[index])
 

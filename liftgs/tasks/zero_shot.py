@@ -19,7 +19,16 @@ from liftgs.geometry import CloudConfig
 from liftgs.model.liftgs import LiftGS
 from liftgs.procedural import KINDS
 from liftgs.scene import PointCloud, Scene
-from liftgs.tasks.instances import MIN_POINTS, VOID, InstanceScores, Overlaps, ScoredMasks, overlap, score_instances
+from liftgs.tasks.instances import (
+    MIN_POINTS,
+    THRESHOLDS,
+    VOID,
+    InstanceScores,
+    Overlaps,
+    ScoredMasks,
+    overlap,
+    score_instances,
+)
 from liftgs.tasks.proposals import ProposalConfig, propose, select
 
 _DEFAULT_PROPOSALS = ProposalConfig()
@@ -72,6 +81,15 @@ class ZeroShotScores:
             "Acc@.25": self.acc25,
             "Acc@.5": self.acc50,
         }
+
+    def by_class(self) -> list[tuple[str, int, tuple[float, float, float]]]:
+        """Name, instances, and (AP, AP50, AP25) of each class that has instances; the best first."""
+        scores = self.instances
+        columns = scores.class_ap, *(scores.table[:, THRESHOLDS.index(threshold)] for threshold in (0.5, 0.25))
+        rows = zip(
+            self.classes, scores.instances.tolist(), zip(*(c.tolist() for c in columns), strict=True), strict=True
+        )
+        return sorted(((n, k, (a, b, c)) for n, k, (a, b, c) in rows if k), key=lambda row: (-row[2][2], row[0]))
 
 
 def labelled_clouds(
@@ -154,7 +172,7 @@ def class_phrases(classes: Sequence[str] = KINDS) -> list[str]:
     return [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in classes]
 
 
-def untrained(model: LiftGS, seed: int) -> LiftGS:
+def untrained_twin(model: LiftGS, seed: int) -> LiftGS:
     """A network of the same config with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

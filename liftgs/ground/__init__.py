@@ -1,0 +1,13 @@
+"""Phrases -> masks and boxes in a scan, from a checkpoint. What `liftgs ground` does, in Python:
+
+    from liftgs.ground import ground, load
+    model = load("tiny")
+    found = ground(model, "scans/kitchen", ["the red chair"])
+
+`found.matches` are masks, boxes and scores; `liftgs.ground.files` writes them, `liftgs.ground.picture` draws them.
+"""
+
+from liftgs.ground.grounding import Grounder, Grounding, Match, ground, load
+from liftgs.ground.scans import Scan, open_scan
+
+__all__ = ["Grounder", "Grounding", "Match", "Scan", "ground", "load", "open_scan"]
