@@ -1,0 +1,89 @@
+"""`report.html` in a run's folder: the curves and the panels of a training, for a browser."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from liftgs_platform import storage
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 400, 150, 46, 18
+_POINTS = 200
+_SKIP = ("step", "samples", "epoch")
+_FIRST = ("loss", "items_per_s", "grad_norm", "lr")
+
+
+def write(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> None:
+    """Write the page beside the panels that it shows, of which it needs the folder.
+
+    Args:
+        run: URI of the run's folder.
+        rows: of its log.
+        total_steps: at which training ends.
+    """
+    storage.write_bytes(storage.join(run, "report.html"), render(run, rows, total_steps).encode())
+
+
+def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
+    """The page."""
+    measured = [row for row in rows if "event" not in row]
+    names = list(dict.fromkeys([*_FIRST, *(name for row in measured for name in row if name not in _SKIP)]))
+    charts = [chart for name in names if (chart := curve(name, measured, total_steps))]
+    last = measured[-1] if measured else {}
+    tiles = [
+        {"label": f"of {total_steps:,} steps", "value": f"{last.get('step', 0):,}"},
+        {"label": "samples", "value": f"{last.get('samples', 0):,}"},
+        {"label": "epochs", "value": f"{last.get('epoch', 0):.1f}"},
+        {"label": "loss", "value": _short(last["loss"]) if "loss" in last else "–"},
+        {"label": "items/s", "value": _short(last["items_per_s"]) if "items_per_s" in last else "–"},
+        {"label": "steps skipped", "value": f"{last.get('skipped', 0):g}", "bad": last.get("skipped", 0) > 0},
+        {"label": "bad samples", "value": f"{last.get('bad_samples', 0):g}", "bad": last.get("bad_samples", 0) > 0},
+    ]
+    panels = [uri.rpartition("/")[2] for uri in storage.list_files(storage.join(run, "panels")) if uri.endswith(".png")]
+    events = [row for row in rows if "event" in row]
+    name = run.rstrip("/").rpartition("/")[2]
+    return str(
+        _template().render(name=name, uri=run, tiles=tiles, charts=charts, panels=panels[::-1], events=events[-20:])
+    )
+
+
+def curve(name: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str | None:
+    """One value over steps as SVG, thinned to means of neighbours; None where the rows do not hold it twice."""
+    points = np.array([(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)], float)
+    if len(points) < 2:
+        return None
+    thin = np.array([part.mean(0) for part in np.array_split(points, min(len(points), _POINTS))])
+    low, high = float(thin[:, 1].min()), float(thin[:, 1].max())
+    span = high - low or 1.0
+    x = LEFT + thin[:, 0] / max(total_steps, points[-1, 0]) * (WIDTH - LEFT - 4)
+    y = 14 + (high - thin[:, 1]) / span * (HEIGHT - BOTTOM - 20)
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    base = HEIGHT - BOTTOM
+    title = f"{html.escape(name)} {_short(float(points[-1, 1]))}"
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(name)} over steps">'
+        f'<path class="axis" d="M{LEFT} 8V{base}H{WIDTH}"/>'
+        f'<text x="{LEFT - 4}" y="18" text-anchor="end">{_short(high)}</text>'
+        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{_short(low)}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 4}">0</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{total_steps:,}</text>'
+        f'<text class="title" x="{WIDTH}" y="14" text-anchor="end">{title}</text>'
+        f'<polyline points="{line}"/></svg>'
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+@cache
+def _template() -> Any:
+    import jinja2  # noqa: PLC0415  only a page needs it
+
+    text = files(__package__).joinpath("training.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True).from_string(text)

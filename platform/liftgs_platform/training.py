@@ -1,0 +1,287 @@
+"""The loop around a training: samples in order, checkpoints, a log, and going on after anything died.
+
+Knows nothing of what is trained, which is a `Task`, nor of Ray: `train` runs in any process, `training_ray` runs it in
+a worker of Ray Train.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from liftgs.sample import Sample
+from liftgs_platform import checkpoints, storage
+from liftgs_platform import spec as specs
+from liftgs_platform.checkpoints import Cursor
+from liftgs_platform.job import JobFailed
+from liftgs_platform.loader import BadSamples, Loader
+from liftgs_platform.mixture import Mixture
+from liftgs_platform.training_log import Sink, TrainingLog
+
+
+class Learner(Protocol):
+    """What learns: a model and its optimiser; see `liftgs.pretraining.trainer.Trainer`."""
+
+    @property
+    def model(self) -> Any:
+        """Has `save(folder)`, which writes config.json and model.safetensors."""
+
+    def step(self, items: Sequence[Any]) -> dict[str, float]:
+        """One update. Returns values to log, and "skipped": 1 where nothing changed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything beside the model's weights, without objects of any class of ours."""
+
+    def load_state_dict(self, state: Any) -> None:
+        """The inverse."""
+
+
+class Task(Protocol):
+    """What a training trains, and on what. Travels to the worker by pickle.
+
+    Attributes:
+        steps: updates in all.
+        batch_size: positions of the mixture per update.
+        seed: of everything random.
+        hopeless: exceptions of `Learner.step` after which trying again would not help.
+    """
+
+    steps: int
+    batch_size: int
+    seed: int
+    hopeless: tuple[type[Exception], ...]
+
+    def mixture(self) -> Mixture:
+        """Opens the corpora."""
+
+    def learner(self, device: str, checkpoint: Path | None) -> Learner:
+        """A new learner, or one whose model is that of a checkpoint's folder; its state follows."""
+
+    def item(self, sample: Sample, key: str, epoch: int) -> Any:
+        """What a step gets of a sample. Pure, and called in threads. Raises BadInput."""
+
+    def panel(self, learner: Learner, items: Sequence[Any]) -> UInt8[np.ndarray, "h w 3"]:
+        """A picture of how the learner does on these items."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a run is kept, shown and fed. Nothing here changes what is learned.
+
+    Attributes:
+        checkpoint_every: steps between checkpoints; what a killed worker loses is less than that.
+        keep_last: newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of so many steps are kept, too; 0 = no others.
+        panel_every: steps between panels; 0 = none.
+        panel_samples: samples in a panel.
+        log_every: steps in a row of the log.
+        loaders: threads that read samples and make items.
+        prefetch: batches that may be ready or in the making.
+        cache_mb: of samples' bytes that are kept in memory, read once; 0 = read them anew in every epoch.
+        max_bad_rate: the run stops once more than this fraction of its samples (and more than 20) cannot be used.
+    """
+
+    checkpoint_every: int = 250
+    keep_last: int = 2
+    keep_every: int = 0
+    panel_every: int = 250
+    panel_samples: int = 2
+    log_every: int = 10
+    loaders: int = 1
+    prefetch: int = 2
+    cache_mb: int = 1024
+    max_bad_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        at_least_1 = ("checkpoint_every", "keep_last", "panel_samples", "log_every", "loaders", "prefetch")
+        if any(getattr(self, name) < 1 for name in at_least_1):
+            raise ValueError(f"{', '.join(at_least_1)} must be at least 1")
+        if min(self.keep_every, self.panel_every, self.cache_mb) < 0 or not 0 <= self.max_bad_rate < 1:
+            raise ValueError(
+                "keep_every, panel_every and cache_mb must not be negative, max_bad_rate from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """The process that trains.
+
+    Attributes:
+        cpus: that it reserves; torch computes in as many threads, the last bits of a CPU's results depend on them.
+        gpus: 1 = trains on a GPU, 0 = on CPUs.
+        max_failures: so often it is started again from the newest checkpoint, after it died or raised; -1 = always.
+    """
+
+    cpus: int = 2
+    gpus: Literal[0, 1] = 0
+    max_failures: int = 5
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1 or self.max_failures < -1:
+            raise ValueError("cpus must be at least 1, max_failures at least -1")
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a training runs.
+
+    Attributes:
+        device: of the model.
+        sinks: that get the log's rows.
+    """
+
+    device: str = "cpu"
+    sinks: tuple[Sink, ...] = ()
+
+
+def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Context = Context()) -> Cursor:
+    """Train from the newest checkpoint of a run, or from the start, to the end.
+
+    What is learned is a function of the task alone: the samples of a step by their positions, their randomness by their
+    keys, torch's own by the step's number. So it does not matter where, or how often, a run was interrupted.
+
+    Args:
+        task: what to train.
+        run: URI of the run's folder. It gets checkpoints/, panels/, tensorboard/, log.jsonl, report.html, and in the
+            end the trained model itself: config.json and model.safetensors.
+        config: of the loop.
+        context: of this process.
+
+    Returns:
+        Where it ended.
+
+    Raises:
+        TooManyBadSamples: past `max_bad_rate`.
+        BadInput: the newest checkpoint or a manifest is damaged.
+        FileNotFoundError: a corpus is not there.
+    """
+    mixture = task.mixture()
+    learner, cursor = resume(task, run, context.device)
+    if cursor.step < task.steps:
+        checkpoints.prune(run, config.keep_last, config.keep_every)
+        loader = Loader(mixture, task.item, task.batch_size, config.loaders, config.prefetch, _one_thread)
+        with loader, TrainingLog(run, task.steps, cursor.step, config.log_every, context.sinks) as log:
+            cursor = _loop(task, run, config, context, learner, cursor, loader, log)
+    publish(run, learner.model)
+    return cursor
+
+
+def _loop(
+    task: Task,
+    run: str,
+    config: LoopConfig,
+    context: Context,
+    learner: Learner,
+    cursor: Cursor,
+    loader: Loader[Any],
+    log: TrainingLog,
+) -> Cursor:
+    bad = BadSamples(config.max_bad_rate, cursor.bad_samples)
+    shown = [one.item for one in map(loader.load, range(config.panel_samples)) if one.item is not None]
+    began_s, mark = monotonic() - cursor.seconds, monotonic()
+    for batch in loader.batches(cursor.step, task.steps):
+        wait_s = monotonic() - mark
+        for fault in bad.add(batch):
+            log.event(cursor.step, "bad sample", str(fault))
+        items = [one.item for one in batch if one.item is not None]
+        seed_torch(task.seed, cursor.step)
+        values = dict(learner.step(items)) if items else {"skipped": 1.0}
+        skipped = int(values.pop("skipped", 0.0))
+        step = cursor.step + 1
+        cursor = Cursor(
+            step, step * task.batch_size, bad.count, cursor.skipped_steps + skipped, round(monotonic() - began_s, 3)
+        )
+        log.step(_facts(cursor, loader.mixture), {**values, "wait_s": wait_s}, len(items))
+        if shown and config.panel_every and (step % config.panel_every == 0 or step == task.steps):
+            log.picture(task.panel(learner, shown), step)
+        if step % config.checkpoint_every == 0 or step == task.steps:
+            log.end_row()
+            checkpoints.save(run, cursor, learner.model.save, learner.state_dict())
+            checkpoints.prune(run, config.keep_last, config.keep_every)
+            log.flush()
+        mark = monotonic()
+    return cursor
+
+
+def _facts(cursor: Cursor, mixture: Mixture) -> dict[str, float]:
+    return {
+        "step": cursor.step,
+        "samples": cursor.samples_consumed,
+        "epoch": round(mixture.epochs(cursor.samples_consumed), 4),
+        "skipped": cursor.skipped_steps,
+        "bad_samples": cursor.bad_samples,
+    }
+
+
+def resume(task: Task, run: str, device: str) -> tuple[Learner, Cursor]:
+    """The learner and the cursor of a run's newest committed checkpoint, or new ones.
+
+    Raises:
+        BadInput: that checkpoint is damaged.
+    """
+    uri = checkpoints.newest(run)
+    seed_torch(task.seed)
+    if uri is None:
+        return task.learner(device, None), Cursor()
+    with tempfile.TemporaryDirectory(prefix="liftgs-resume-") as scratch:
+        found = checkpoints.load(uri, Path(scratch))
+        learner = task.learner(device, found.folder)
+    learner.load_state_dict(found.trainer)
+    return learner, found.cursor
+
+
+def seed_torch(*key: int) -> None:
+    """Seed torch's own randomness by what it is for, so that no generator's state needs to be kept."""
+    import torch  # noqa: PLC0415  only the worker needs it
+
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _one_thread() -> None:
+    """Items are made beside the step, which has the CPUs; a loader's own pool of threads would fight it for them."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+
+
+def publish(run: str, model: Any) -> None:
+    """Write the model into the run's folder itself, which `from_pretrained` then opens; its config comes last."""
+    with tempfile.TemporaryDirectory(prefix="liftgs-model-") as scratch:
+        model.save(Path(scratch))
+        for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
+            storage.write_bytes(storage.join(run, file.name), file.read_bytes())
+
+
+def claim(run: str, identity: Mapping[str, Any]) -> None:
+    """Begin a run in a folder, or go on with the one that is there: it must be the same.
+
+    Args:
+        run: URI of the run's folder.
+        identity: everything that decides what is learned; JSON-able.
+
+    Raises:
+        JobFailed: the folder holds another run; says what differs.
+    """
+    uri = storage.join(run, "run.json")
+    wanted = json.loads(json.dumps(identity))
+    try:
+        begun = json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        storage.write_bytes(uri, json.dumps(wanted, indent=1, sort_keys=True).encode() + b"\n")
+        return
+    except ValueError as error:
+        raise JobFailed(f"{uri}: not JSON ({error}); delete it, or choose another output") from None
+    different = specs.differences(begun, wanted)
+    if different:
+        raise JobFailed(
+            f"{run} holds a run of another spec ({'; '.join(different)}); choose another output, or submit with the "
+            "settings it was begun with"
+        )

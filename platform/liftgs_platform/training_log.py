@@ -1,0 +1,261 @@
+"""What a training says of itself: rows in `log.jsonl`, TensorBoard, Ray metrics, a progress line, panels, a report.
+
+A row is the mean of what the steps since the last row returned. All of it is for people and dashboards; training reads
+nothing back. A run that is resumed from a checkpoint drops the rows after it, so that the log is that of one run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from liftgs_platform import storage
+from liftgs_platform.progress import clock
+from liftgs_platform.report import training as report
+
+#: Seconds between progress lines, and between rewrites of the files that others read meanwhile.
+LINE_EVERY_S, FLUSH_EVERY_S = 10.0, 30.0
+
+#: name -> what it is; as Prometheus has them, with `ray_` in front. The tag `run` is the name of the run's folder.
+METRICS = {
+    "liftgs_training_value": "What a step returned: losses, norms, rates, seconds by phase; the tag `name` says",
+    "liftgs_training_step": "Optimiser steps that a training has done",
+    "liftgs_training_items_per_second": "Items that a training uses per second",
+    "liftgs_training_skipped_steps": "Steps that were skipped since the run began",
+    "liftgs_training_bad_samples": "Samples that could not be used since the run began",
+}
+
+Row = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Gets every row, when it is made."""
+
+    def write(self, row: Row) -> None:
+        """`row`: "step" and numbers; see `TrainingLog`."""
+
+    def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """A panel."""
+
+    def flush(self) -> None:
+        """Make what was written visible."""
+
+    def close(self) -> None:
+        """No more rows."""
+
+
+class TrainingLog:
+    """The log of a run's folder. Use as a context.
+
+    Rows hold "step", "samples", "epoch", "items_per_s", "wait_s" (per step, for data), "step_s" (per step, in all),
+    "skipped" and "bad_samples" (since the run began), and the mean of each finite value that the steps returned.
+    Events, such as a bad sample, are rows with "event".
+    """
+
+    def __init__(
+        self, run: str, total_steps: int, first_step: int = 0, log_every: int = 10, sinks: Sequence[Sink] = ()
+    ):
+        """Args:
+        run: URI of the run's folder.
+        total_steps: at which training ends.
+        first_step: steps done before; rows of later steps are dropped.
+        log_every: steps in a row.
+        sinks: beside log.jsonl and TensorBoard.
+        """
+        self.run, self.total_steps, self.log_every = run, total_steps, log_every
+        self.rows: list[Row] = [row for row in read(run) if row["step"] <= first_step]
+        self._sinks = [TensorBoard(storage.join(run, "tensorboard"), first_step), *sinks]
+        self._first_step, self._started = first_step, monotonic()
+        self._pending: list[Mapping[str, float]] = []
+        self._last: Row = {}
+        self._printed = self._flushed = self._since = monotonic()
+        self._items = 0
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_row()
+        self.flush()
+        for sink in self._sinks:
+            sink.close()
+
+    def step(self, facts: Mapping[str, float], values: Mapping[str, float], items: int) -> None:
+        """A step is done.
+
+        Args:
+            facts: "step", "samples", "epoch", "skipped" and "bad_samples", all since the run began.
+            values: of this step; their means make the row.
+            items: used by it.
+        """
+        self._pending.append(values)
+        self._items += items
+        self._last = dict(facts)
+        if facts["step"] % self.log_every == 0 or facts["step"] == self.total_steps:
+            self.end_row()
+        now = monotonic()
+        if now - self._printed >= LINE_EVERY_S or facts["step"] in (self._first_step + 1, self.total_steps):
+            print(self.line(values), flush=True)
+            self._printed = now
+        if now - self._flushed >= FLUSH_EVERY_S:
+            self.flush()
+
+    def event(self, step: int, event: str, what: str) -> None:
+        """Something that a person should know of, such as a bad sample."""
+        self.rows.append({"step": step, "event": event, "what": what})
+        print(f"step {step}: {event}: {what}", flush=True)
+
+    def picture(self, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Store a panel as `panels/step-000500.png`, and show it to the sinks."""
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        storage.write_bytes(storage.join(self.run, "panels", f"step-{step:06d}.png"), buffer.getvalue())
+        for sink in self._sinks:
+            sink.picture("panel", image, step)
+
+    def flush(self) -> None:
+        """Write everything that others read."""
+        data = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in self.rows)
+        storage.write_bytes(storage.join(self.run, "log.jsonl"), data)
+        for sink in self._sinks:
+            sink.flush()
+        report.write(self.run, self.rows, self.total_steps)
+        self._flushed = monotonic()
+
+    def line(self, values: Mapping[str, float]) -> str:
+        """Progress in one line."""
+        step = int(self._last["step"])
+        each_s = (monotonic() - self._started) / max(1, step - self._first_step)
+        parts = [f"step {step}/{self.total_steps}", f"epoch {self._last['epoch']:.2f}"]
+        parts += [f"{name} {values[name]:.4g}" for name in ("loss", "lr") if name in values]
+        parts += [f"{each_s:.2f} s/step", f"about {clock((self.total_steps - step) * each_s)} left"]
+        parts += [f"{self._last[name]:g} {word}" for name, word in _COUNTED if self._last.get(name)]
+        return " | ".join(parts)
+
+    def end_row(self) -> None:
+        """Close the row here, as before a checkpoint, so that rows do not depend on where a run was resumed."""
+        if not self._pending:
+            return
+        now = monotonic()
+        seconds = max(now - self._since, 1e-9)
+        rates = {"items_per_s": self._items / seconds, "step_s": seconds / len(self._pending)}
+        row = {**self._last, **means(self._pending), **rates}
+        self.rows.append(row)
+        for sink in self._sinks:
+            sink.write(row)
+        self._pending, self._since, self._items = [], now, 0
+
+
+_COUNTED = (("skipped", "steps skipped"), ("bad_samples", "bad samples"))
+
+
+def means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each name over the steps where it is finite; a name that never is is left out."""
+    names = dict.fromkeys(name for one in values for name in one)
+    finite = {name: [one[name] for one in values if name in one and math.isfinite(one[name])] for name in names}
+    return {name: sum(found) / len(found) for name, found in finite.items() if found}
+
+
+def read(run: str) -> list[Row]:
+    """The rows of a run's log, in order; none if there is no log."""
+    try:
+        data = storage.read_bytes(storage.join(run, "log.jsonl"))
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in data.splitlines()]
+
+
+class TensorBoard:
+    """Event files. On a disk TensorBoard can follow them live; elsewhere they are copied at each flush."""
+
+    def __init__(self, folder: str, first_step: int):
+        """`first_step`: TensorBoard hides what earlier attempts wrote after it."""
+        from tensorboardX import SummaryWriter  # noqa: PLC0415  heavy, and only trainings need it
+
+        local = storage.local_path(folder)
+        self._remote, self._scratch = "" if local else folder, None if local else tempfile.TemporaryDirectory()
+        self._folder = Path(local or (self._scratch.name if self._scratch else ""))
+        self._writer = SummaryWriter(str(self._folder), purge_step=first_step + 1 if first_step else None)
+
+    def write(self, row: Row) -> None:
+        """See `Sink`."""
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(f"{group_of(name)}/{name}", value, row["step"])
+
+    def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """See `Sink`."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """See `Sink`."""
+        self._writer.flush()
+        if self._remote:
+            for file in self._folder.iterdir():
+                storage.write_bytes(storage.join(self._remote, file.name), file.read_bytes())
+
+    def close(self) -> None:
+        """See `Sink`."""
+        self._writer.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+def group_of(name: str) -> str:
+    """Under which heading a value is shown."""
+    if name.endswith("_s") or name == "epoch":
+        return "speed" if name != "epoch" else "progress"
+    if name in ("samples", "skipped", "bad_samples"):
+        return "progress"
+    return "optim" if name in ("lr", "grad_norm") else "loss"
+
+
+class RayMetrics:
+    """Gauges that each node exports to Prometheus."""
+
+    def __init__(self, run: str):
+        """`run`: value of the tag."""
+        from ray.util.metrics import Gauge  # noqa: PLC0415  a training without Ray needs none of it
+
+        value = "liftgs_training_value"
+        self._value = Gauge(value, description=METRICS[value], tag_keys=("run", "name"))
+        self._gauges = {
+            field: Gauge(name, description=METRICS[name], tag_keys=("run",))
+            for field, name in (
+                ("step", "liftgs_training_step"),
+                ("items_per_s", "liftgs_training_items_per_second"),
+                ("skipped", "liftgs_training_skipped_steps"),
+                ("bad_samples", "liftgs_training_bad_samples"),
+            )
+        }
+        self._run = run
+
+    def write(self, row: Row) -> None:
+        """See `Sink`."""
+        for name, value in row.items():
+            if name in self._gauges:
+                self._gauges[name].set(value, tags={"run": self._run})
+            else:
+                self._value.set(value, tags={"run": self._run, "name": name})
+
+    def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Prometheus takes none."""
+
+    def flush(self) -> None:
+        """Ray does it."""
+
+    def close(self) -> None:
+        """Ray does it."""

@@ -1,0 +1,101 @@
+"""A training in a worker of Ray Train, which is started again when it dies."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from liftgs.scene import BadInput
+from liftgs_platform.checkpoints import Cursor
+from liftgs_platform.job import JobFailed
+from liftgs_platform.label_teachers import use_threads
+from liftgs_platform.loader import TooManyBadSamples
+from liftgs_platform.training import Context, LoopConfig, Task, WorkerConfig, train
+from liftgs_platform.training_log import RayMetrics
+
+#: Kept from the start of a worker: torch on a CPU frees and asks for the same megabytes in every layer, and fresh pages
+#: were most of a step before. glibc reads these once, before Python runs; see also `label_teachers.use_threads`.
+WORKER_ENV = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+
+def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> Cursor:
+    """`train` in a worker of Ray Train; this process must be connected to Ray.
+
+    Ray Train orchestrates, and is given no checkpoint to store: ours are in the run's folder.
+
+    Raises:
+        JobFailed: it cannot go on, or the worker failed too often.
+    """
+    available = ray.cluster_resources()
+    for kind, wanted in (("CPU", worker.cpus), ("GPU", worker.gpus)):
+        if wanted > available.get(kind, 0):
+            print(
+                f"note: the worker reserves {wanted} {kind}s and the cluster has {available.get(kind, 0):g}; it waits"
+            )
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in the worker as here
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # which prints every line twice
+    reserved = {"CPU": worker.cpus, "GPU": worker.gpus} if worker.gpus else {"CPU": worker.cpus}
+    with tempfile.TemporaryDirectory(prefix="liftgs-ray-train-") as scratch:
+        trainer = _Trainer(
+            _work,
+            train_loop_config={"task": task, "run": run, "config": config, "worker": worker},
+            scaling_config=ScalingConfig(num_workers=1, use_gpu=bool(worker.gpus), resources_per_worker=reserved),
+            run_config=RunConfig(
+                name="run",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=worker.max_failures),
+                worker_runtime_env={"env_vars": WORKER_ENV},
+                logging_config=LoggingConfig("ERROR"),
+            ),
+        )
+        try:
+            result: Any = trainer.fit()
+        except TrainingFailedError as error:
+            raise JobFailed(
+                f"the worker failed more than {worker.max_failures} times; at last: {_last_line(error)}"
+            ) from error
+    outcome: dict[str, Any] = result.return_value
+    if "stopped" in outcome:
+        raise JobFailed(outcome["stopped"])
+    return Cursor(**outcome)
+
+
+class _Trainer(TorchTrainer):
+    """Without Ray's cleaner of placement groups: where no dashboard runs, it logs every second that it cannot ask one;
+    and a placement group ends with the actor that made it anyway.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made: list[Any] = super()._create_default_callbacks()
+        return [callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any]:
+    """What the worker does. Where trying again would not help, it returns the reason instead of raising it."""
+    task: Task = config["task"]
+    worker: WorkerConfig = config["worker"]
+    use_threads(worker.cpus)
+    metrics = RayMetrics(config["run"].rstrip("/").rpartition("/")[2])
+    context = Context("cuda" if worker.gpus else "cpu", (metrics,))
+    hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless)
+    try:
+        return asdict(train(task, config["run"], config["config"], context))
+    except hopeless as reason:
+        return {"stopped": str(reason)}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else repr(error)
