@@ -72,9 +72,8 @@ def _render(
     gaussians = Gaussians(whole.means[kept], whole.covars[kept], whole.opacities[kept])
     with torch.no_grad():
         image, alpha = render(gaussians, Pinhole.of(camera, device), channels[kept])
-    image[..., :3] += (1 - alpha[..., None]) * _BACKGROUND
-    pixels = image.cpu().numpy()
-    return pixels[..., :3], pixels[..., 3:]
+    colours = image[..., :3] + (1 - alpha[..., None]) * _BACKGROUND
+    return colours.cpu().numpy(), image[..., 3:].cpu().numpy()
 
 
 def _blend(image: Float[np.ndarray, "h w 3"], masks: Float32[np.ndarray, "h w p"]) -> Float[np.ndarray, "h w 3"]:

@@ -42,7 +42,7 @@ class ProposalConfig:
 
 
 def propose(answer: Answer, queries: Float[Tensor, "t f"], queries_at_once: int) -> ScoredMasks:
-    """Every pair of a proposal and a query, best first; the label is the query's row.
+    """Every pair of a proposal and a query that is possible at all, best first; the label is the query's row.
 
     The score is the probability of the query times the mean mask probability over the mask, which is where that exceeds
     one half; proposals with an empty mask are left out. So score Mask3D, PQ3D and UniVLG.
@@ -61,6 +61,7 @@ def propose(answer: Answer, queries: Float[Tensor, "t f"], queries_at_once: int)
         scores.append(score.ravel())
         first_row += len(score)
     candidates = ScoredMasks(*(np.concatenate(parts) for parts in (masks, rows, labels, scores)))
+    candidates = candidates[candidates.score > 0]
     return candidates[np.argsort(-candidates.score, kind="stable")]
 
 

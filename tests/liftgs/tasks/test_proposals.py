@@ -1,0 +1,94 @@
+"""Proposals -> scored masks: what is scored how, and what gives way to what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liftgs.model.liftgs import Prediction
+from liftgs.tasks.instances import ScoredMasks
+from liftgs.tasks.proposals import ProposalConfig, propose, select
+
+MASK_LOGITS = torch.tensor([[2.0, -1.0, 0.0], [-3.0, 1.0, 3.0], [-1.0, -1.0, 0.0]])
+
+
+def answer(queries: torch.Tensor) -> Prediction:
+    """Three proposals over three points, the last one with an empty mask; a query is its own probability."""
+    return Prediction(MASK_LOGITS, torch.tensor([0.5, 0.8, 1.0])[:, None] * queries[None, :, 0])
+
+
+def test_a_score_is_the_querys_probability_times_the_mean_probability_inside_the_mask() -> None:
+    found = propose(answer, torch.tensor([[0.9], [0.3]]), queries_at_once=2)
+    first, second = torch.sigmoid(torch.tensor(2.0)), torch.sigmoid(torch.tensor([1.0, 3.0])).mean()
+    scores = {(row, label): score for row, label, score in zip(found.row, found.label, found.score, strict=True)}
+    assert found.masks.tolist() == [[True, False, False], [False, True, True]]
+    assert scores == pytest.approx(
+        {
+            (0, 0): 0.5 * 0.9 * float(first),
+            (0, 1): 0.5 * 0.3 * float(first),
+            (1, 0): 0.8 * 0.9 * float(second),
+            (1, 1): 0.8 * 0.3 * float(second),
+        }
+    )
+    assert (np.diff(found.score) <= 0).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 10])
+def test_queries_keep_their_labels_however_they_are_grouped(at_once: int) -> None:
+    asked: list[int] = []
+
+    def listen(queries: torch.Tensor) -> Prediction:
+        asked.append(len(queries))
+        return answer(queries)
+
+    found = propose(listen, torch.tensor([[0.1], [0.2], [0.4], [0.8], [1.0]]), at_once)
+    assert max(asked) == min(at_once, 5)
+    assert sum(asked) == 5
+    assert found.label[:2].tolist() == [4, 3]
+    assert sorted(found.label.tolist()) == sorted(2 * [0, 1, 2, 3, 4])
+    points = found.masks[found.row].sum(axis=1)
+    np.testing.assert_array_equal(points, np.where(points == 1, 1, 2))
+    assert found.row.max() == len(found.masks) - 1
+
+
+def test_no_mask_is_no_proposal() -> None:
+    nothing = propose(lambda q: Prediction(torch.full((4, 6), -1.0), torch.ones(4, len(q))), torch.ones(3, 1), 2)
+    assert len(nothing) == 0
+    assert nothing.masks.shape == (0, 6)
+    assert len(select(nothing, ProposalConfig(nms_iou=0.5))) == 0
+
+
+def test_without_suppression_the_best_are_kept() -> None:
+    found = propose(answer, torch.tensor([[0.9], [0.3]]), 2)
+    kept = select(found, ProposalConfig(top_k=3))
+    assert kept.score.tolist() == found.score[:3].tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.99), st.integers(1, 30))
+def test_suppression_leaves_no_overlap_within_a_query_and_drops_nothing_without_cause(
+    seed: int, limit: float, top_k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    masks = rng.random((10, 12)) < 0.5
+    masks[:, 0] = True
+    candidates = ScoredMasks(masks, rng.integers(0, 10, 40), rng.integers(0, 3, 40), -np.sort(-rng.random(40)))
+    kept = select(candidates, ProposalConfig(top_k=top_k, nms_iou=limit))
+    expected: list[int] = []
+    for i in range(40):  # the definition, on all candidates
+        rivals = [j for j in expected if candidates.label[j] == candidates.label[i]]
+        if all(iou(masks, candidates.row[i], candidates.row[j]) <= limit for j in rivals):
+            expected.append(i)
+    assert kept.score.tolist() == candidates.score[expected[:top_k]].tolist()
+
+
+def iou(masks: np.ndarray, a: int, b: int) -> float:
+    return float((masks[a] & masks[b]).sum() / (masks[a] | masks[b]).sum())
+
+
+@pytest.mark.parametrize("wrong", [{"queries_at_once": 0}, {"top_k": 0}, {"nms_iou": 1.5}])
+def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ProposalConfig(**wrong)  # type: ignore[arg-type]
