@@ -31,8 +31,8 @@ class Rasterization(ABC):
             The image in float32. It may be a view of wider rows: not contiguous, but dense along the channels.
 
         Raises:
-            ValueError: another number of rows than there are Gaussians, or (on CPU) a NaN or an infinity in the channels
-                of a visible one.
+            ValueError: another number of rows than there are Gaussians, or (on CPU) NaN or infinity in the channels of
+                a visible one.
 
         Source: alpha compositing, Kerbl et al. 2023, eq. 3, with the constants of gsplat 1.5.3: alpha is capped at
         0.999 and ignored under 1/255; a pixel stops before the Gaussian that would leave 1e-4 of the light or less.

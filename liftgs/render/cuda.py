@@ -30,7 +30,7 @@ class CudaRasterization(Rasterization):
 
     def composite(self, channels: Float[Tensor, "n c"]) -> Float[Tensor, "h w c"]:
         """See `Rasterization.composite`."""
-        from gsplat import rasterization  # compiles its kernels on first use
+        from gsplat import rasterization  # type: ignore[import-not-found]  # noqa: PLC0415  # builds its kernels
 
         gaussians, camera = self._gaussians, self._camera
         n, device = len(gaussians), gaussians.means.device

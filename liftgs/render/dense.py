@@ -53,7 +53,7 @@ def project_dense(
     margin = 0.15 * size / f
     held = torch.minimum(torch.maximum(slopes, -c / f - margin), (size - c) / f + margin)
     # d(f x / z) = f / z (dx - x / z dz)
-    left = torch.diag_embed((f / depths[:, None]))
+    left = torch.diag_embed(f / depths[:, None])
     J = torch.cat([left, -(f * held / depths[:, None])[..., None]], -1)
     covars2d = J @ R @ gaussians.covars @ R.T @ J.mT + 0.3 * torch.eye(2, dtype=f.dtype)
     return f * slopes + c, covars2d, depths

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from liftgs.render import compile
 from liftgs.render.base import Rasterization
+from liftgs.render.cuda import CudaRasterization
 from liftgs.render.gaussians import Gaussians, Pinhole
+from liftgs.render.native import NativeRasterization
+from liftgs.render.plain import PlainRasterization
 
 
 def rasterize(gaussians: Gaussians, camera: Pinhole) -> Rasterization:
@@ -27,15 +30,9 @@ def rasterize(gaussians: Gaussians, camera: Pinhole) -> Rasterization:
     by opacity (at most 3.33 standard deviations), order by depth of the centre.
     """
     if gaussians.means.is_cuda:
-        from liftgs.render.cuda import CudaRasterization
-
         return CudaRasterization(gaussians, camera)
     if _can_compile():
-        from liftgs.render.native import NativeRasterization
-
         return NativeRasterization(gaussians, camera)
-    from liftgs.render.plain import PlainRasterization
-
     return PlainRasterization(gaussians, camera)
 
 
