@@ -22,6 +22,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 #: Rows are gathered in blocks of about so many bytes, which stay in the second-level cache of most processors and
 #: need no fresh pages.
 BLOCK_BYTES = 4 << 20
+LEAST_ROWS = 256
 
 
 @cache
@@ -192,7 +193,7 @@ class _Blocks:
     def __init__(self, source: Tensor, table: Tensor) -> None:
         self._source, self._table = source, table
         row_bytes = table.shape[1] * source.shape[1] * source.element_size()
-        self._rows = min(len(table), max(256, BLOCK_BYTES // row_bytes))
+        self._rows = min(len(table), max(LEAST_ROWS, BLOCK_BYTES // row_bytes))
 
     def __iter__(self) -> Any:
         rows, offsets = self._table.shape

@@ -5,7 +5,8 @@ Knows voxels and features, not what they are used for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -102,10 +103,12 @@ class SpUNet(nn.Module):
             outputs.append(self._run(stage, outputs[-1], skips.pop(), level))
         return outputs[::-1]
 
-    def _run(self, stage: Callable[..., Tensor], *inputs: Tensor | Level) -> Tensor:
+    def _run(self, stage: nn.Module, *inputs: Tensor | Level) -> Tensor:
         if self.config.checkpoint_stages and torch.is_grad_enabled():
-            return checkpoint(stage, *inputs, use_reentrant=False)
-        return stage(*inputs)
+            return checkpoint(
+                stage, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(stage))
+            )
+        return cast(Tensor, stage(*inputs))
 
 
 class _Stem(nn.Module):
@@ -181,6 +184,20 @@ class _Projection(nn.Module):
 
     def forward(self, features: Tensor, level: Level) -> Tensor:
         return cast(Tensor, self.norm(self.conv(features, level)))
+
+
+@contextmanager
+def _statistics_kept(stage: nn.Module) -> Iterator[None]:
+    """Recomputing a stage must not count its batch a second time."""
+    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm1d)]
+    before = [(norm.momentum, cast(Tensor, norm.num_batches_tracked)) for norm in norms]
+    for norm, (_, batches) in zip(norms, before, strict=True):
+        norm.momentum, norm.num_batches_tracked = 0.0, batches.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def _norm(config: UNetConfig, channels: int) -> nn.Module:
