@@ -26,9 +26,9 @@ class DecoderConfig:
     feedforward: hidden width of the MLPs; 2048 in the paper.
     dropout: 0.15 in the paper.
     proposals: mask candidates m; 256 in the paper.
-    proposal_start: "learned": each is an embedding of its own (the paper). "sampled": it also starts from the feature
-        and the place of one of m farthest-point samples of the scene, as in Mask3D (Schult et al. 2022), which
-        converges far sooner.
+    proposal_start: "learned": each is an embedding of its own (the paper). "sampled": each starts from the feature and
+        the place of one of m farthest-point samples of the scene, as in Mask3D (Schult et al. 2022), which converges
+        far sooner; then their number may be changed after training.
     scene_level: U-Net level whose voxels the proposals attend to; 0 is all voxels (the paper), each level up halves the
         resolution. Masks are always at level 0.
     """
@@ -94,8 +94,9 @@ class Decoder(nn.Module):
         self.mask_projection = nn.Linear(voxel_channels, dim)
         self.query_projection = nn.Linear(embed_dim, dim)
         self.position = nn.Sequential(nn.Linear(3, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.proposal_content = nn.Parameter(torch.randn(config.proposals, dim) * 0.02)
-        self.proposal_place = nn.Parameter(torch.randn(config.proposals, dim) * 0.02)
+        learned = config.proposals if config.proposal_start == "learned" else 1
+        self.proposal_content = nn.Parameter(torch.randn(learned, dim) * 0.02)
+        self.proposal_place = nn.Parameter(torch.randn(learned, dim) * 0.02)
         self.kind = nn.Parameter(torch.zeros(2, dim))  # tells proposals from queries
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
         self.heads = Heads(dim)
@@ -130,7 +131,7 @@ class Decoder(nn.Module):
         if self.config.proposal_start == "learned":
             return self.proposal_content, self.proposal_place
         chosen = farthest_points(xyz, self.config.proposals)
-        return self.proposal_content[: len(chosen)] + keys[chosen], place[chosen]
+        return self.proposal_content + keys[chosen], self.proposal_place + place[chosen]
 
     @torch.no_grad()
     def _attended(self, last: LayerOutput, scene: SceneTokens, queries: int) -> Bool[Tensor, "b x t"]:
@@ -187,7 +188,8 @@ class Attention(nn.Module):
         q: Float[Tensor, "b x d"],
         k: Float[Tensor, "#b t d"],
         v: Float[Tensor, "#b t d"],
-        attend: Bool[Tensor, "b #x t"],
+        attend: Bool[Tensor, (b #rows t
+)],
     ) -> Float[Tensor, "b x d"]:
         """Standard scaled dot product; keys and values of one scene serve all its query sets."""
 
@@ -238,7 +240,7 @@ class Heads(nn.Module):
             mask_features: of the voxels; or rendered, of pixels.
             coverage: opacity of a rendered pixel, by which the bias is rendered too.
         """
-        return mask_embeds @ mask_features.T / math.sqrt(mask_features.shape[1]) + self.mask_bias * coverage
+        return mask_embeds @ mask_features.T + self.mask_bias * coverage
 
 
 def farthest_points(xyz: Float[Tensor, "t 3"], count: int) -> Int[Tensor, " m"]:

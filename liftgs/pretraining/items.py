@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from liftgs.geometry import CloudConfig, sees
 from liftgs.model.voxels import Voxels, voxelise
 from liftgs.render.gaussians import Pinhole
 from liftgs.sample import Sample, View
@@ -51,6 +53,8 @@ class ItemConfig:
         min_area: smallest segment asked for, as a share of the image: 1024 pixels of 512x512 in the paper.
         same_query: segments of a view whose embeddings have at least this cosine share one query that names them all,
             as a class name does. 1 gives each its own, as in the paper.
+        only_seen: leave out points that no view taken looks at, which learn nothing this time. Saves work where chunks
+            are much wider than a view; the paper keeps the chunk.
         augment: random changes.
     """
 
@@ -59,6 +63,7 @@ class ItemConfig:
     instances: int = 8
     min_area: float = 1024 / 512**2
     same_query: float = 1.0
+    only_seen: bool = False
     augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
@@ -131,10 +136,18 @@ def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str,
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
     move = _random_motion(config.augment, rng)
     gain, shift = _random_colours(config.augment, rng)
-    voxels = _move(sample.cloud, move, gain, shift, voxel_size_m, sample.uri)
-    order = rng.permutation(len(sample.views))[: config.views]
-    views = tuple(_view(sample.views[number], config, move, gain, shift, rng, sample.uri) for number in order)
-    return Item(key, voxels, views)
+    taken = [sample.views[number] for number in rng.permutation(len(sample.views))[: config.views]]
+    views = tuple(_view(view, config, move, gain, shift, rng, sample.uri) for view in taken)
+    cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
+    return Item(key, _move(cloud, move, gain, shift, voxel_size_m, sample.uri), views)
+
+
+def _seen(cloud: PointCloud, views: Sequence[View]) -> PointCloud:
+    """The points within the frustum of some view."""
+    seen = np.zeros(len(cloud), bool)
+    for view in views:
+        seen |= sees(view.camera, cloud.xyz, CloudConfig())
+    return cloud[seen]
 
 
 def _random_motion(config: AugmentConfig, rng: np.random.Generator) -> Float64[np.ndarray, "4 4"]:
