@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from liftgs.ground.files import phrase_colours
 from liftgs.ground.grounding import Grounding, Match
-from liftgs.ground.views import best_frame, inside_of_shell, overview
+from liftgs.ground.views import best_frame, overview
 from liftgs.render import Gaussians, Pinhole, render
 from liftgs.scene import Camera
 
@@ -41,9 +41,8 @@ def draw(found: Grounding, width: int = 640) -> UInt8[np.ndarray, "h w 3"]:
         photos.append(np.asarray(photo, np.float32) / 255)
         shown = np.ones(len(found.encoded.gaussians.means), bool)
     else:
-        xyz = found.encoded.gaussians.means.cpu().numpy()
-        camera = overview(xyz, np.concatenate([xyz[:0], *wanted]), width, round(0.75 * width))
-        shown = inside_of_shell(xyz, camera)
+        xyz = found.encoded.gaussians.means.detach().cpu().numpy()
+        camera, shown = overview(xyz, np.concatenate([xyz[:0], *wanted]), width, round(0.75 * width))
         for match in best:
             shown |= match.voxels if match is not None else False
     rendered, masks = _render(found, camera, best, shown)

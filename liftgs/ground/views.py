@@ -16,8 +16,11 @@ _ROOM_HEIGHT_M = 1.8
 _SHELL_M = 0.3
 #: A point is hidden if it lies this much behind the depth map.
 _DEPTH_SLACK_M = 0.15
+#: A scan of which less than this lies inside the shell is one of a wall or a ceiling.
+_LEAST_INSIDE = 0.3
 _ELEVATION = np.radians(42)
 _MARGIN = 0.04  # of the image, on each side
+_NEAREST_M = 0.5
 
 
 def best_frame(frames: Sequence[Frame], wanted: Sequence[Float[np.ndarray, "k 3"]]) -> Frame:
@@ -33,44 +36,42 @@ def best_frame(frames: Sequence[Frame], wanted: Sequence[Float[np.ndarray, "k 3"
     return max(frames, key=appeal) if wanted else frames[0]
 
 
-def overview(xyz: Float[np.ndarray, "n 3"], wanted: Float[np.ndarray, "k 3"], width: int, height: int) -> Camera:
-    """A camera above a corner of the cloud's bounding box, that has all of the box in view; z is up.
+def overview(
+    xyz: Float[np.ndarray, "n 3"], wanted: Float[np.ndarray, "k 3"], width: int, height: int
+) -> tuple[Camera, Bool[np.ndarray, " n"]]:
+    """A camera above a corner of the cloud, and the points that it should see, all of them in view; z is up.
 
     Of the four corners it is the one opposite to the wanted points: things stand with their backs to the nearest wall.
+    Of a cloud as tall as a room, the ceiling and the two walls nearest to the camera are left out, unless that is
+    nearly all of it.
     """
     low, high = xyz.min(axis=0), xyz.max(axis=0)
-    centre = (low + high) / 2
-    focus = wanted.mean(axis=0) if len(wanted) else centre
-    corners = [np.array([x, y]) for x in (-1, 1) for y in (-1, 1)]
-    side = min(corners, key=lambda corner: float(corner @ (focus - centre)[:2]))
+    focus = wanted.mean(axis=0) if len(wanted) else high
+    side = np.where(focus[:2] > (low + high)[:2] / 2, -1, 1)
+    shown = np.ones(len(xyz), bool)
+    if high[2] - low[2] > _ROOM_HEIGHT_M:
+        shell = np.array([*np.where(side > 0, high[:2], low[:2]), high[2]])
+        shown = (np.abs(xyz - shell) > _SHELL_M).all(axis=1)
+        if shown.mean() < _LEAST_INSIDE:
+            shown[:] = True
     backward = np.array([*(side / np.sqrt(2) * np.cos(_ELEVATION)), np.sin(_ELEVATION)])
+    return _facing(xyz[shown], backward, width, height), shown
+
+
+def _facing(xyz: Float[np.ndarray, "n 3"], backward: Float[np.ndarray, " 3"], width: int, height: int) -> Camera:
+    """The nearest camera that looks against `backward` and has all points in view."""
     right = np.cross([0.0, 0.0, 1.0], backward)
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(-backward, right), -backward], axis=1)  # columns: right, down, forward
+    turned = xyz @ rotation
+    middle = (turned.min(axis=0) + turned.max(axis=0)) / 2
     focal = 0.9 * max(width, height)
-    box = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
-    across = np.abs((box - centre) @ rotation[:, :2])
     limit = (0.5 - _MARGIN) * np.array([width, height]) / focal
-    along = (box - centre) @ rotation[:, 2]
-    distance = float((across / limit - along[:, None]).max())
+    across, along = np.abs(turned - middle)[:, :2], (turned - middle)[:, 2]
+    distance = max(float((across / limit - along[:, None]).max()), _NEAREST_M)
     pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation, centre + max(distance, 0.5) * backward
+    pose[:3, :3], pose[:3, 3] = rotation, rotation @ middle + distance * backward
     return Camera(np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]), pose, width, height)
-
-
-def inside_of_shell(xyz: Float[np.ndarray, "n 3"], camera: Camera) -> Bool[np.ndarray, " n"]:
-    """Which points are not part of a room's ceiling or of its two walls nearest to the camera; else all of them."""
-    low, high = xyz.min(axis=0), xyz.max(axis=0)
-    if high[2] - low[2] < _ROOM_HEIGHT_M:
-        return np.ones(len(xyz), bool)
-    kept = xyz[:, 2] < high[2] - _SHELL_M
-    position = camera.cam_to_world[:3, 3]
-    for axis in (0, 1):
-        if position[axis] > (low + high)[axis] / 2:
-            kept &= xyz[:, axis] < high[axis] - _SHELL_M
-        else:
-            kept &= xyz[:, axis] > low[axis] + _SHELL_M
-    return kept
 
 
 def _shown(frame: Frame, xyz: Float[np.ndarray, "k 3"]) -> tuple[float, float]:
