@@ -127,16 +127,18 @@ def newest(run: str) -> str | None:
 
 
 def prune(run: str, keep_last: int, keep_every: int = 0) -> None:
-    """Delete what a killed writer left, and all committed checkpoints but the last few and every n-th.
+    """Delete all checkpoints but the last few and every n-th, and what killed writers left before the newest.
+
+    What is not committed after the newest stays: a worker may yet be writing it whose driver was killed.
 
     Args:
-        run: URI of the run's folder. Nobody may be writing a checkpoint into it.
+        run: URI of the run's folder.
         keep_last: how many of the newest to keep, at least 1.
         keep_every: keep those whose step is a multiple of this, too; 0 = no others.
     """
     names, steps = _names(run), list(committed(run))
     kept = set(steps[-keep_last:]) | {step for step in steps if keep_every and step % keep_every == 0}
-    for step in names.keys() - kept:
+    for step in {step for step in names if steps and step < steps[-1]} - kept:
         for name in sorted(names[step], key=lambda name: name != COMMIT):  # first of all it ceases to be committed
             storage.delete(storage.join(uri_of(run, step), name))
     _remove_empty_folders(run)

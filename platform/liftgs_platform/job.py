@@ -42,6 +42,7 @@ from liftgs_platform.spec import SpecError
 #: `job:` in a YAML file -> the module that does it
 JOBS = {
     "pseudolabel": "liftgs_platform.pseudolabel",
+    "pretrain": "liftgs_platform.pretrain",
     "teachers": "liftgs_platform.teachers",
 }
 

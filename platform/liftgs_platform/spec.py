@@ -84,10 +84,11 @@ def defaults(file: Path, cls: type) -> dict[str, str]:
     """
     config = _compose(file, [], cls)
     missing = OmegaConf.missing_keys(config)
+    names = [key.name for key in keys(cls) if ".NAME." not in key.name and key.name not in missing]
+    values = {name: OmegaConf.select(config, name) for name in names}
     return {
-        name: show(OmegaConf.select(config, name))
-        for name in (key.name for key in keys(cls))
-        if ".NAME." not in name and name not in missing and not OmegaConf.is_config(OmegaConf.select(config, name))
+        name: show(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+        for name, value in values.items()
     }
 
 
@@ -269,7 +270,7 @@ def _is_text(hint: Any, key: str) -> bool:
     )
 
 
-def _explain(error: Exception, file: Path, overrides: Sequence[str], cls: type) -> str:
+def _explain(error: Exception, file: Path, overrides: Sequence[str], cls: type) -> str:  # noqa: PLR0911
     """One line for a person, from what Hydra and OmegaConf raised."""
     text = str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
@@ -279,6 +280,9 @@ def _explain(error: Exception, file: Path, overrides: Sequence[str], cls: type) 
     override = re.search(r"(?:Could not override|Error merging override|argument) '?([^'\n]+)'?", text)
     if override:
         name = override[1].partition("=")[0].lstrip("+~")
+        inner = re.match(r"Key '([^']+)' not in '([^']+)'", str(cause))
+        if inner and name in known:
+            return f"command line: {name}: a {inner[2]} has no key '{inner[1]}' ({file} --help lists all)"
         if "Could not override" in text or "is not in struct" in text or "not in '" in text:
             return f"command line: unknown key '{name}'; {_nearest_key(name, known)} ({file} --help lists all)"
         detail = str(cause).splitlines()[0] if cause else "quote the value"

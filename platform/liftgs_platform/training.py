@@ -45,19 +45,23 @@ class Learner(Protocol):
 
 
 class Task(Protocol):
-    """What a training trains, and on what. Travels to the worker by pickle.
+    """What a training trains, and on what. Travels to the worker by pickle."""
 
-    Attributes:
-        steps: updates in all.
-        batch_size: positions of the mixture per update.
-        seed: of everything random.
-        hopeless: exceptions of `Learner.step` after which trying again would not help.
-    """
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
 
-    steps: int
-    batch_size: int
-    seed: int
-    hopeless: tuple[type[Exception], ...]
+    @property
+    def batch_size(self) -> int:
+        """Positions of the mixture per update."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+    @property
+    def hopeless(self) -> tuple[type[Exception], ...]:
+        """What `Learner.step` raises where trying again would not help."""
 
     def mixture(self) -> Mixture:
         """Opens the corpora."""

@@ -175,8 +175,11 @@ def test_a_killed_writer_leaves_no_readable_checkpoint_and_its_litter_is_pruned(
     with pytest.raises(FileNotFoundError, match="no checkpoint here"):
         checkpoints.load(str(litter), tmp_path)
     checkpoints.prune(run, keep_last=1)
+    assert litter.exists(), "its writer may be alive yet"
+    save(run, 3)
+    checkpoints.prune(run, keep_last=2)
     assert not litter.exists()
-    assert list(checkpoints.committed(run)) == [1]
+    assert list(checkpoints.committed(run)) == [1, 3]
 
 
 def test_the_last_few_and_every_nth_are_kept(tmp_path: Path) -> None:

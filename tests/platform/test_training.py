@@ -208,6 +208,7 @@ def test_ray_train_starts_a_killed_worker_again(
     assert learned(run) == learned(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(ray_driver: RayCluster, tmp_path: Path) -> None:
     (first, *_) = toy_training.write_corpora(tmp_path)
@@ -215,6 +216,7 @@ def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(ray_driver: Ra
         on_ray(Toy((first,), bad="room1-001", steps=500), tmp_path / "run", max_failures=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_worker_that_always_dies_ends_the_job_with_the_reason(
     ray_driver: RayCluster, corpora: tuple[CorpusSpec, ...], tmp_path: Path

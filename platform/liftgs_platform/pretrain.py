@@ -1,0 +1,260 @@
+"""The job that pretrains a network by rendered supervision, from the corpora of the labelling job and no 3D label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from liftgs.labels import decode_embeds
+from liftgs.model.liftgs import LiftGS, LiftGSConfig
+from liftgs.pretraining.items import Item, ItemConfig, make_item
+from liftgs.pretraining.objective import ObjectiveConfig
+from liftgs.pretraining.panel import panel
+from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
+from liftgs.sample import Sample, decode_sample
+from liftgs.scene import BadInput
+from liftgs_platform import checkpoints, storage
+from liftgs_platform import spec as specs
+from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.manifest import MANIFEST
+from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.progress import clock
+from liftgs_platform.spec import WHERE_ONLY
+from liftgs_platform.training import Learner, LoopConfig, WorkerConfig, claim
+from liftgs_platform.training_log import read
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network.
+
+    Attributes:
+        config: "tiny" or "base" (the paper's).
+        start: a checkpoint to start from, instead of random weights: a folder or URI with config.json and
+            model.safetensors, whose config is taken; "" = none.
+    """
+
+    config: str = "tiny"
+    start: str = ""
+
+    def __post_init__(self) -> None:
+        LiftGSConfig.named(self.config)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to pretrain, on what, how, and where to.
+
+    Attributes:
+        output: the run: a folder or s3://bucket/name. Submitting again with the same output goes on where it was
+            killed.
+        job: the kind of job.
+        corpora: to learn from, each with a uri and a weight.
+        model: the network.
+        item: what a step sees of a sample.
+        objective: the losses.
+        optim: how weights are updated.
+        seed: of the weights, of the order of the samples and of all that is random about them.
+        loop: checkpoints, panels, log and reading.
+        worker: the process that trains.
+        dry_run: say what would be done, how much and how long, and stop.
+    """
+
+    output: str = field(metadata=WHERE_ONLY)
+    job: str = "pretrain"
+    corpora: tuple[CorpusSpec, ...] = ()
+    model: ModelSpec = field(default_factory=ModelSpec)
+    item: ItemConfig = field(default_factory=ItemConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: int = 0
+    loop: LoopConfig = field(default_factory=LoopConfig, metadata=WHERE_ONLY)
+    worker: WorkerConfig = field(default_factory=WorkerConfig, metadata=WHERE_ONLY)
+    dry_run: bool = field(default=False, metadata=WHERE_ONLY)
+
+    def __post_init__(self) -> None:
+        if not self.corpora:
+            raise ValueError("corpora needs at least one: corpora=[{uri: corpora/apartments}]")
+        if self.seed < 0:
+            raise ValueError("seed must not be negative")
+
+
+def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
+    """The spec with absolute paths."""
+    return replace(
+        spec,
+        output=uri(spec.output),
+        corpora=tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in spec.corpora),
+        model=replace(spec.model, start=name_or_file(spec.model.start)),
+    )
+
+
+def run(spec: Spec, job: Job) -> None:
+    """Pretrain from the newest checkpoint on.
+
+    Raises:
+        JobFailed: a corpus or the output cannot be used, training diverges, or the worker dies too often.
+    """
+    if spec.dry_run:
+        print(forecast(spec))
+        return
+    claim(spec.output, identity(spec, open_corpora(spec)))
+    job.connect()
+    folder = job.record(spec)
+    from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray
+
+    end = train_on_ray(Pretraining(spec), spec.output, spec.loop, spec.worker)
+    rows = [row for row in read(spec.output) if "event" not in row]
+    last = rows[-1] if rows else {}
+    facts = {"steps": end.step, "samples": end.samples_consumed, "seconds": end.seconds, "last": last}
+    storage.write_bytes(storage.join(folder, "result.json"), json.dumps(facts, indent=1).encode())
+    lost = f", {end.skipped_steps} steps skipped, {end.bad_samples} bad samples"
+    print(f"pretrained: {end.step} steps, {end.samples_consumed} samples in {clock(end.seconds)}{lost}")
+    print(f"model: {spec.output}\nlook at it: {storage.join(spec.output, 'report.html')}")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The spec as a `training.Task`."""
+
+    spec: Spec
+
+    @property
+    def hopeless(self) -> tuple[type[Exception], ...]:
+        """See `Task`."""
+        return (TrainingDiverged,)
+
+    @property
+    def steps(self) -> int:
+        """See `Task`."""
+        return self.spec.optim.steps
+
+    @property
+    def batch_size(self) -> int:
+        """See `Task`."""
+        return self.spec.optim.batch_size
+
+    @property
+    def seed(self) -> int:
+        """See `Task`."""
+        return self.spec.seed
+
+    def mixture(self) -> Mixture:
+        """See `Task`."""
+        return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
+
+    def learner(self, device: str, checkpoint: Path | None) -> Learner:
+        """See `Task`."""
+        start = str(checkpoint or self.spec.model.start)
+        model = LiftGS.from_pretrained(start) if start else LiftGS(LiftGSConfig.named(self.spec.model.config))
+        return Trainer(model, self.spec.objective, self.spec.optim, device)
+
+    def item(self, sample: Sample, key: str, epoch: int) -> Item:
+        """See `Task`."""
+        return make_item(sample, self.spec.item, model_config(self.spec).voxel_size_m, key, self.spec.seed, epoch)
+
+    def panel(self, learner: Learner, items: Sequence[Item]) -> UInt8[np.ndarray, "h w 3"]:
+        """See `Task`."""
+        device = learner.model.device
+        rows = [panel(learner.model, item.to(device)) for item in items]
+        width = max(row.shape[1] for row in rows)
+        edges = [((0, 4), (0, width - row.shape[1]), (0, 0)) for row in rows]
+        return np.concatenate([np.pad(row, edge, constant_values=255) for row, edge in zip(rows, edges, strict=True)])
+
+
+def model_config(spec: Spec) -> LiftGSConfig:
+    """Of the network that is trained."""
+    return _config_of(spec.model.start) if spec.model.start else LiftGSConfig.named(spec.model.config)
+
+
+@cache
+def _config_of(checkpoint: str) -> LiftGSConfig:
+    """Read once per process, since every item asks for its voxel size."""
+    return LiftGS.from_pretrained(checkpoint).config
+
+
+def open_corpora(spec: Spec) -> Mixture:
+    """The corpora, after a look whether they can be learned from.
+
+    Raises:
+        JobFailed: one is missing, damaged, empty, not labelled, or labelled by another CLIP than the network knows; or
+            the checkpoint to start from is.
+    """
+    for corpus in spec.corpora:
+        if not storage.exists(storage.join(corpus.uri, MANIFEST)):
+            raise JobFailed(
+                f"{corpus.uri}: no finished corpus is there; make it with jobs/pseudolabel.yaml output={corpus.uri}"
+            )
+    try:
+        config = model_config(spec)
+        mixture = Mixture(spec.corpora, spec.seed)
+        for reader in mixture.readers:
+            _check_labels(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
+    except (FileNotFoundError, BadInput) as fault:
+        raise JobFailed(str(fault)) from fault
+    return mixture
+
+
+def _check_labels(sample: Sample, config: LiftGSConfig) -> None:
+    embeds = [data for name, data in sample.members.items() if name.endswith(".embeds.npy")]
+    if not embeds:
+        raise BadInput(sample.uri, "has no labels to learn from; label the corpus with jobs/pseudolabel.yaml")
+    width = decode_embeds(embeds[0], sample.uri).shape[1]
+    if width != config.embed_dim:
+        raise BadInput(
+            sample.uri,
+            f"is labelled with embeddings of {width} numbers and the network takes {config.embed_dim}, those of "
+            f"{config.clip}: choose another model, or label with that teacher",
+        )
+
+
+def identity(spec: Spec, mixture: Mixture) -> dict[str, Any]:
+    """What decides the weights that come out: a corpus counts by what is in it, not by where it lies."""
+    corpora = [
+        {"content": content, "weight": corpus.weight}
+        for content, corpus in zip(mixture.hashes, spec.corpora, strict=True)
+    ]
+    return {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
+
+
+def forecast(spec: Spec) -> str:
+    """What `run` would do, how much it is and how long it would take, as far as this run's own log tells."""
+    optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
+    at = checkpoints.newest(spec.output)
+    step = int(at.rpartition("-")[2]) if at else 0
+    lines = {"output": spec.output, "model": _describe(spec)}
+    try:
+        mixture = open_corpora(spec)
+        lines |= {
+            f"corpus{i}": f"{corpus.uri}: {len(reader)} samples, weight {corpus.weight:g}"
+            for i, (corpus, reader) in enumerate(zip(spec.corpora, mixture.readers, strict=True))
+        }
+        epochs = f", {mixture.epochs(total):.1f} epochs"
+    except JobFailed as reason:
+        lines |= {"corpora": f"cannot be used as yet: {reason}"}
+        epochs = ""
+    rates = [row["step_s"] for row in read(spec.output) if "step_s" in row]
+    each_s = float(np.median(rates)) if rates else None
+    left = f"about {clock((optim.steps - step) * each_s)}, at the {each_s:.2f} s/step of this run" if each_s else None
+    lines |= {
+        "steps": f"{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
+        "done": f"{step} steps, by {at}" if at else "nothing",
+        "time": left or "unknown until the first steps are done",
+        "worker": f"{spec.worker.cpus} CPUs, {spec.worker.gpus} GPUs",
+    }
+    return "\n".join(f"{name:<9}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"
+
+
+def _describe(spec: Spec) -> str:
+    import torch  # noqa: PLC0415
+
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in LiftGS(model_config(spec)).parameters())
+    return f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
