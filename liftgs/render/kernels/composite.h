@@ -13,6 +13,11 @@ struct Rows {
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
+// Asks memory for a row that is needed soon. Rows are too short and too scattered for the processor to guess.
+inline void prefetch(const float* row, int channels) {
+  for (int c = 0; c < channels; c += 16) __builtin_prefetch(row + c);
+}
+
 // [rows, channels] in panels of PANEL channels, each panel's rows together, padded with zeros: what the kernels read
 // again and again then sits in the first-level cache.
 struct Panels {
@@ -57,6 +62,8 @@ struct Blocks {
   }
 };
 
+constexpr int AHEAD = 2;  // rows between asking for one and reading it
+
 // ---- forward
 
 // ROWS pixels x V vectors of channels, in registers.
@@ -89,8 +96,10 @@ inline bool composite(const Plan& plan, const float* weights, Rows<const float> 
       const int32_t* live = &plan.live[plan.tile_start[tile]];
       panels.resize(plan.used[tile], channels);
       float check = 0;
-      for (int i = 0; i < plan.used[tile]; ++i)
+      for (int i = 0; i < plan.used[tile]; ++i) {
+        if (i + AHEAD < plan.used[tile]) prefetch(in[plan.splats[live[i + AHEAD]].id], channels);
         check += fill_row(panels, i, in[plan.splats[live[i]].id], channels);
+      }
       if (check != 0) all_finite = false;
       for (int c = 0; c < padded; c += PANEL)
         for (int block = 0; block < BLOCKS; ++block) {
@@ -201,17 +210,29 @@ void composite_backward(const Plan& plan, const float* weights, Rows<const float
   const int vectors = round_up(channels, LANES) / LANES;
   for (int tile = tile_begin; tile < tile_end; ++tile) {
     const int32_t* live = &plan.live[plan.tile_start[tile]];
-    if (v_weights) {
-      rows.resize(plan.used[tile], channels);
-      for (int i = 0; i < plan.used[tile]; ++i) rows.fill(i, in[plan.splats[live[i]].id], channels);
+    const int used = plan.used[tile];
+    if (v_weights) rows.resize(used, channels);
+    for (int i = 0; i < used; ++i) {
+      if (i + AHEAD < used) {
+        if (v_weights) prefetch(in[plan.splats[live[i + AHEAD]].id], channels);
+        prefetch(row_of(live[i + AHEAD]), channels);
+      }
+      if (v_weights) rows.fill(i, in[plan.splats[live[i]].id], channels);
     }
     for (int block = 0; block < BLOCKS; ++block) {
       Blocks blocks(plan, weights, tile, block);
       if (blocks.count == 0) continue;
-      Place place(plan, tile, block);
-      for (int p = 0; p < PIXELS; ++p)
-        pixels.fill(p, place.inside(p, plan.camera) ? v_image + place.y(p) * stride_y + place.x(p) * stride_x : nullptr,
-                    channels);
+      auto pixel_row = [&](int block, int p) -> const float* {
+        const Place place(plan, tile, block);
+        return place.inside(p, plan.camera) ? v_image + place.y(p) * stride_y + place.x(p) * stride_x : nullptr;
+      };
+      for (int p = 0; p < PIXELS; ++p) pixels.fill(p, pixel_row(block, p), channels);
+      int asked = block + 1 < BLOCKS ? 0 : PIXELS;
+      auto ask = [&] {  // for a pixel of the next place; all at once would block the way to memory
+        if (asked == PIXELS) return;
+        if (const float* row = pixel_row(block + 1, asked)) prefetch(row, channels);
+        ++asked;
+      };
       auto group = [&](int i, auto size) {
         constexpr int G = decltype(size)::value;
         const float* w[G];
@@ -220,6 +241,7 @@ void composite_backward(const Plan& plan, const float* weights, Rows<const float
           w[g] = blocks.weights + (i + g) * PIXELS;
           v_rows[g] = row_of(live[blocks.slot[i + g]]);
         }
+        ask();
         gather_all<G>(w, v_rows, pixels.data, pixels.stride, vectors);
       };
       int i = 0;
@@ -234,6 +256,7 @@ void composite_backward(const Plan& plan, const float* weights, Rows<const float
         const float* from[G];
         float* to[G];
         for (int g = 0; g < G; ++g) from[g] = rows[blocks.slot[i + g]], to[g] = v_w + (i + g) * PIXELS;
+        ask();
         dots<G>(from, pixels.data, pixels.stride, vectors, to);
       };
       i = 0;
