@@ -87,7 +87,7 @@ def zero_shot(
     if untrained:
         twin = evaluate_zero_shot(untrained_twin(model, seed), queries, clouds, config=config, progress=_progress)
     _show_classes(found)
-    _show_scores(f"{checkpoint}: {found.clouds} clouds, {found.referrals} names asked for", found, twin)
+    _show_scores(f"{checkpoint}: zero-shot, {rooms} rooms", found, twin)
 
 
 @app.command()
@@ -112,8 +112,11 @@ def ground(
     from liftgs.ground import ground as find  # noqa: PLC0415
     from liftgs.readers import ReaderOptions  # noqa: PLC0415
 
+    try:
+        options = ReaderOptions(metres_per_unit=metres_per_unit, depth_units_per_m=depth_units_per_m)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     grounder = load(checkpoint, device)
-    options = ReaderOptions(metres_per_unit=metres_per_unit, depth_units_per_m=depth_units_per_m)
     voxel_size_m = grounder.model.config.voxel_size_m
     scan = open_scan(scene, voxel_size_m, frames, stride, options)
     found = find(grounder, scan, phrases, top, threshold)
