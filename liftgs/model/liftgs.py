@@ -207,12 +207,15 @@ class LiftGS(nn.Module):
         """The CLIP that embeds this model's phrases."""
         return build_clip(EmbedConfig(model=self.config.clip, pretrained=self.config.clip_pretrained), self.device)
 
-    def save(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors into a folder."""
+    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors into a folder; floats as `dtype`, by default as they are."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        state = {
+            name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
+            for name, value in self.state_dict().items()
+        }
         safetensors.torch.save_file(state, folder / _WEIGHTS_FILE)
 
     @classmethod

@@ -29,7 +29,9 @@ def decoder(config: DecoderConfig = SMALL) -> Decoder:
 
 
 def ask(sets: int, count: int) -> tuple[Tensor, Tensor]:
-    queries = torch.nn.functional.normalize(torch.randn(sets, count, 10, generator=torch.Generator().manual_seed(1)), dim=2)
+    queries = torch.nn.functional.normalize(
+        torch.randn(sets, count, 10, generator=torch.Generator().manual_seed(1)), dim=2
+    )
     return queries, torch.zeros(sets, count, dtype=torch.bool)
 
 

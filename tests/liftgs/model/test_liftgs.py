@@ -108,7 +108,13 @@ def test_base_is_the_papers_network() -> None:
     assert config.unet.channels == (32, 64, 128, 256, 256, 128, 96, 96)
     assert config.unet.layers == (2, 3, 4, 6, 2, 2, 2, 2)
     decoder = config.decoder
-    assert (decoder.layers, decoder.dim, decoder.heads, decoder.feedforward, decoder.proposals) == (8, 512, 8, 2048, 256)
+    assert (decoder.layers, decoder.dim, decoder.heads, decoder.feedforward, decoder.proposals) == (
+        8,
+        512,
+        8,
+        2048,
+        256,
+    )
     assert (decoder.dropout, config.gaussians.features, config.embed_dim, config.voxel_size_m) == (0.15, 512, 768, 0.05)
     with torch.device("meta"):
         model = LiftGS(config)
@@ -116,9 +122,16 @@ def test_base_is_the_papers_network() -> None:
     assert abs(blocks / 1e6 - 33.6) < 0.2  # 8 x (two attentions of 4 d^2, an MLP of 8 d^2 / 2)
 
 
-def test_tiny_fits_its_checkpoint() -> None:
-    model = LiftGS(LiftGSConfig.named("tiny"))
-    assert sum(p.numel() for p in model.parameters()) * 4 < 10_000_000
+def test_a_checkpoint_in_half_precision_is_half_as_large_and_almost_the_network(tmp_path: Path) -> None:
+    model = network().eval()
+    model.save(tmp_path / "full")
+    model.save(tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = LiftGS.from_pretrained(tmp_path / "half")
+    assert {value.dtype for value in again.state_dict().values()} == {torch.float32}
+    a, b = model.predict(cloud(), queries()), again.predict(cloud(), queries())
+    torch.testing.assert_close(a.token_probs, b.token_probs, rtol=0.05, atol=0.02)
 
 
 def test_phrases_are_rows_of_the_frozen_clip() -> None:
