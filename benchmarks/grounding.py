@@ -23,7 +23,7 @@ from liftgs.scene import PointCloud
 
 ROOM = "procedural:warehouses/000000"
 POINTS = (10_000, 25_000, 50_000, 100_000)
-PHRASES = (1, 8, 64)
+PHRASES = (8, 64)
 PAPER_S = 1.0
 REPEATS = 3
 

@@ -135,7 +135,7 @@ def jitter(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
     return np.isin(ids, chosen) ^ (rng.random(len(ids)) < 0.1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(random_scenes())
 def test_agrees_with_the_slow_version(case: tuple[list[Scene], int]) -> None:
     scenes, min_points = case
@@ -143,7 +143,7 @@ def test_agrees_with_the_slow_version(case: tuple[list[Scene], int]) -> None:
     np.testing.assert_allclose(table, slow_table(scenes, 3, min_points), atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(random_scenes())
 def test_neither_the_order_of_scenes_nor_the_scale_of_scores_matters(case: tuple[list[Scene], int]) -> None:
     scenes, min_points = case
