@@ -48,7 +48,7 @@ def view(size_px: int = 512) -> Pinhole:
     return Pinhole(viewmat, K, size_px, size_px)
 
 
-def _shell(low: Float[Tensor, "3"], size: Float[Tensor, "3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+def _shell(low: Float[Tensor, 3], size: Float[Tensor, 3]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """Points of a box's six faces on a grid of voxels, and their normals."""
     points, normals = [], []
     for axis in range(3):

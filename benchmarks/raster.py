@@ -1,0 +1,258 @@
+"""The CPU renderer at 50,000 Gaussians, 512x512 and up to 3 + 512 + 256 channels, against every CPU peer that runs.
+
+`forward` makes the image; `all` also the gradients to means, covariances, opacities and channels. Ours projects, sorts
+and weighs anew each time; peers get what is in view already (benchmarks/_raster_peers.py). Peers that are not part of
+this repository come from checkouts: `--opensplat PATH` (pierotofy/OpenSplat, AGPL) as it is, with its three channels
+made a loop, and `--torch-splatting PATH` (hbb1/torch-splatting). gsplat's torch path runs where gsplat is installed, up
+to 32 channels: it gathers a row of channels for each of 4 million pairs. Images of peers are compared with ours before
+the clock runs.
+
+The bound is what the arithmetic (2 flops per weight and channel, and as many for either gradient) or the memory traffic
+(the image written once, its gradient read once) takes at rates measured in the same run, whichever is more.
+
+The training view is what a pretraining step renders: colours, 30 dot products with segments' embeddings and 72 matched
+masks, blended at once; loss and all gradients included. Against it stands our rasteriser with the image of all 771
+channels, forward and backward, without any loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import _raster_peers as peers
+from benchmarks._processes import in_child, peak_growth_bytes
+from benchmarks._splats import room, view
+from benchmarks.common import Row, cost_row, interleaved_seconds, plain_row, show
+from liftgs.render import Gaussians, compile, render
+
+CHANNELS = (3, 32, 259, 771)
+REPEATS = 5
+THREADS = 2
+Call = Callable[[], Any]
+
+
+def measure(opensplat: Path | None, torch_splatting: Path | None, repeats: int) -> Iterator[Row]:
+    """Times per channel count, the training view, then memory."""
+    torch.set_num_threads(THREADS)
+    flops, written, read = flops_per_s(), write_bytes_per_s(), read_bytes_per_s()
+    yield plain_row("arithmetic, fused multiply-adds", flops / 1e9, "GFLOP/s")
+    yield plain_row("memory, written past the cache", written / 1e9, "GB/s")
+    yield plain_row("memory, read", read / 1e9, "GB/s")
+    scene, camera = room(), view()
+    found = peers.pairs(scene, camera)
+    yield plain_row("weights over zero per pixel", len(found.weights) / camera.width / camera.height, "")
+    rasterisers: dict[str, peers.Peer] = {}
+    if opensplat is not None:
+        rasterisers["OpenSplat"] = peers.opensplat(opensplat, any_channels=True)
+        rasterisers["OpenSplat as is"] = peers.opensplat(opensplat, any_channels=False)
+    if torch_splatting is not None:
+        rasterisers["torch-splatting"] = peers.torch_splatting(torch_splatting)
+    if gsplat := peers.gsplat_torch(found):
+        rasterisers["gsplat torch"] = gsplat
+    for count in CHANNELS:
+        image_bytes = camera.width * camera.height * count * 4
+        products = 2 * len(found.weights) * count
+        bounds = {
+            "forward": max(products / flops, image_bytes / written),
+            "all": max(3 * products / flops, image_bytes / written + image_bytes / read),
+        }
+        for what, bound in bounds.items():
+            yield from compare(rasterisers, found, count, what, bound, repeats)
+    yield training_view(repeats)
+    for count in (CHANNELS[0], CHANNELS[-1]):
+        yield plain_row(f"memory above inputs, {count} channels, all", in_child(peak_bytes, count) / 1e9, "GB")
+
+
+def compare(
+    rasterisers: dict[str, peers.Peer], found: peers.Pairs, count: int, what: str, bound_s: float, repeats: int
+) -> Iterator[Row]:
+    """One row per peer that can; a row without a peer if none can."""
+    scene, camera = room(), view()
+    channels = torch.randn(len(scene), count, generator=torch.Generator().manual_seed(0))
+    v_image = torch.randn(camera.height, camera.width, count, generator=torch.Generator().manual_seed(1))
+    calls = {"ours": call(ours, scene, channels, v_image, what)}
+    expected = ours(scene, camera, channels)
+    for name, peer in rasterisers.items():
+        if feasible(name, count, what):
+            check(name, peer(scene, camera, channels), expected)
+            calls[name] = call(peer, scene, channels, v_image, what)
+    sparse = peers.SparseWeights(found, len(scene), camera)
+    flat = v_image.flatten(0, 1)
+    if what == "forward":
+        calls["torch.sparse, weights given"] = lambda: sparse.forward(channels)
+    else:
+        calls["torch.sparse, weights given"] = lambda: sparse.all(channels, flat)
+    del expected
+    seconds = dict(zip(calls, interleaved_seconds(repeats, *calls.values()), strict=True))
+    for name in list(seconds)[1:]:
+        yield cost_row(
+            f"{count} channels, {what}", seconds["ours"] * 1e3, seconds[name] * 1e3, name, "ms", bound_s * 1e3
+        )
+
+
+def ours(scene: Gaussians, camera: Any, channels: Tensor) -> Tensor:
+    """The image."""
+    return render(scene, camera, channels)[0]
+
+
+def feasible(name: str, count: int, what: str) -> bool:
+    """Whether a peer is worth the wait, or the memory."""
+    limits = {"OpenSplat as is": 32, "gsplat torch": 32}
+    return count <= limits.get(name, count) and (name != "torch-splatting" or what == "forward")
+
+
+def call(peer: peers.Peer, scene: Gaussians, channels: Tensor, v_image: Tensor, what: str) -> Call:
+    """A peer's work as one call."""
+    camera = view()
+    if what == "forward":
+
+        def forward() -> None:
+            with torch.no_grad():
+                peer(scene, camera, channels)
+
+        return forward
+    leaves = [t.clone().requires_grad_() for t in (scene.means, scene.covars, scene.opacities, channels)]
+
+    def everything() -> None:
+        torch.autograd.grad(peer(Gaussians(*leaves[:3]), camera, leaves[3]), leaves, v_image)
+
+    return everything
+
+
+def check(name: str, image: Tensor, expected: Tensor) -> None:
+    """Raise if a peer makes another image. Peers stop, cut and cap a little differently; most pixels agree closely."""
+    error = (image - expected).abs().amax(2).flatten()
+    median = error.median() / expected.abs().max()
+    if median > 0.01:
+        raise RuntimeError(f"{name} renders something else: off by {median:.1%} in the median pixel")
+
+
+def training_view(repeats: int) -> Row:
+    """A view of a pretraining step against the rasteriser with all channels written out."""
+    scene, camera = room(), view()
+    leaves = [
+        t.clone().requires_grad_() for t in (scene.means, scene.covars, scene.opacities, torch.randn(50_000, 105))
+    ]
+    photo = torch.rand(camera.height, camera.width, 3)
+    segments = torch.randint(0, 30, (camera.height, camera.width))
+    masks = torch.rand(camera.height, camera.width, 72) < 0.1
+
+    def step() -> None:
+        image, _ = render(Gaussians(*leaves[:3]), camera, leaves[3])
+        colours, dots, logits = image.split([3, 30, 72], 2)
+        loss = (colours - photo).abs().mean()
+        loss = loss + torch.nn.functional.cross_entropy(dots.flatten(0, 1) / 0.07, segments.flatten())
+        loss = loss + torch.nn.functional.binary_cross_entropy_with_logits(logits, masks.float())
+        torch.autograd.grad(loss, leaves)
+
+    wide = torch.randn(50_000, 771)
+    unfused = call(ours, scene, wide, torch.randn(camera.height, camera.width, 771), "all")
+    ours_s, unfused_s = interleaved_seconds(repeats, step, unfused)
+    return cost_row("a training view, loss and all gradients", ours_s * 1e3, unfused_s * 1e3, "771 channels, all", "ms")
+
+
+def peak_bytes(count: int) -> int:
+    """Peak of one forward and backward pass in a fresh process."""
+    torch.set_num_threads(THREADS)
+    scene, camera = room(), view()
+    once = call(ours, scene, torch.randn(50_000, count), torch.randn(camera.height, camera.width, count), "all")
+    return peak_growth_bytes(once)
+
+
+# ---- limits of the machine
+
+_MULTIPLY_ADD = """
+typedef float vec __attribute__((vector_size(64)));
+extern "C" float work(long n) {
+  vec a[CHAINS] = {}, b = vec{} + 0.999f, c = vec{} + 1e-3f;
+  asm volatile("" : "+m"(b), "+m"(c));
+  for (long i = 0; i < n; ++i)
+    for (int k = 0; k < CHAINS; ++k) a[k] = a[k] * b + c;
+  float sum = 0;
+  for (int k = 0; k < CHAINS; ++k) sum += a[k][0];
+  return sum;
+}
+"""
+
+
+def flops_per_s() -> float:
+    """What the cores do with nothing but multiply-adds in registers."""
+    chains, n = 12, 5_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "peak.cpp"), Path(folder, "peak.so")
+        source.write_text(_MULTIPLY_ADD)
+        compiler = compile.find_compiler()
+        assert compiler is not None, "this benchmark needs a C++ compiler"
+        flags = [*compile.FLAGS, *compile.TARGETS[0], f"-DCHAINS={chains}"]
+        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
+        work = ctypes.CDLL(str(library)).work
+        work.argtypes, work.restype = [ctypes.c_long], ctypes.c_float
+
+        def on_all_cores() -> None:
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(work, [n] * THREADS))
+
+        return THREADS * n * chains * 16 * 2 / best_s(on_all_cores)
+
+
+def write_bytes_per_s() -> float:
+    """Filling memory that was touched before."""
+    block = torch.zeros(200_000_000)
+    return block.numel() * 4 / best_s(lambda: block.fill_(1.0))
+
+
+def read_bytes_per_s() -> float:
+    """Summing memory."""
+    block = torch.zeros(200_000_000)
+    return block.numel() * 4 / best_s(block.sum)
+
+
+def best_s(work: Call) -> float:
+    """Least of five: a limit is not an average."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one object {'rows': [...]} instead of a table")
+    parser.add_argument("--opensplat", type=Path, help="a checkout of github.com/pierotofy/OpenSplat")
+    parser.add_argument("--torch-splatting", type=Path, help="a checkout of github.com/hbb1/torch-splatting")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    arguments = parser.parse_args()
+    for name, there in (
+        ("OpenSplat", arguments.opensplat),
+        ("torch-splatting", arguments.torch_splatting),
+        ("gsplat", importlib.util.find_spec("gsplat")),
+    ):
+        if there is None:
+            print(f"not measured, for want of it: {name}", file=sys.stderr)
+    rows = list(measure(arguments.opensplat, arguments.torch_splatting, arguments.repeats))
+    if arguments.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+    else:
+        show(rows, parser.description or "")
+
+
+if __name__ == "__main__":
+    main()
