@@ -56,11 +56,9 @@ def measure() -> Iterator[Row]:
 
 
 def fresh_tiny() -> Grounder:
-    """The network `tiny` with fresh weights, and masks that cover about half of the scene rather than nothing."""
+    """The network `tiny` with fresh weights."""
     torch.manual_seed(0)
     model = LiftGS(LiftGSConfig.named("tiny")).eval()
-    with torch.no_grad():
-        model.decoder.heads.mask_bias.fill_(0.0)
     return Grounder(model, model.clip())
 
 

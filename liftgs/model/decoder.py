@@ -27,8 +27,9 @@ class DecoderConfig:
     dropout: 0.15 in the paper.
     proposals: mask candidates m; 256 in the paper.
     proposal_start: "learned": each is an embedding of its own (the paper). "sampled": each starts from the feature and
-        the place of one of m farthest-point samples of the scene, as in Mask3D (Schult et al. 2022), which converges
-        far sooner; then their number may be changed after training.
+        the place of one of m farthest-point samples of the scene, as in Mask3D (Schult et al. 2022), and its mask
+        fades with the distance from a centre that it predicts near there. This converges far sooner, and the number of
+        proposals may be changed after training.
     scene_level: U-Net level whose voxels the proposals attend to; 0 is all voxels (the paper), each level up halves the
         resolution. Masks are always at level 0.
     """
@@ -54,14 +55,14 @@ class SceneTokens:
     Attributes:
         features: of the voxels at `scene_level`.
         xyz: their places, metres, relative to the scene's origin.
-        mask_features: of the voxels at level 0; a proposal's mask is its dot product with them.
+        mask_features: of the voxels at level 0, from `Decoder.mask_features`; a mask is a dot product with them.
         pooled_mask_features: their mean over each voxel of `scene_level`.
     """
 
     features: Float[Tensor, "t c"]
     xyz: Float[Tensor, "t 3"]
-    mask_features: Float[Tensor, "n d"]
-    pooled_mask_features: Float[Tensor, "t d"]
+    mask_features: Float[Tensor, "n e"]
+    pooled_mask_features: Float[Tensor, "t e"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +70,11 @@ class LayerOutput:
     """One supervised head's answer, for b query sets over one scene.
 
     Attributes:
-        mask_embeds: masks over any voxels are `mask_logits(these, features)`.
+        mask_embeds: dot products with mask features are the logits M.
         token_logits: the correspondence C; the last column is "no match", padding is -inf.
     """
 
-    mask_embeds: Float[Tensor, "b m d"]
+    mask_embeds: Float[Tensor, "b m e"]
     token_logits: Float[Tensor, "b m t+1"]
 
 
@@ -99,7 +100,19 @@ class Decoder(nn.Module):
         self.proposal_place = nn.Parameter(torch.randn(learned, dim) * 0.02)
         self.kind = nn.Parameter(torch.zeros(2, dim))  # tells proposals from queries
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
-        self.heads = Heads(dim)
+        self.heads = Heads(dim, local=config.proposal_start == "sampled")
+
+    def mask_features(self, voxels: Float[Tensor, "n c"], xyz: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+        """What masks are dot products with: learned channels, then x, y, z, their sum of squares, and 1.
+
+        The last five let a proposal add a bias and a paraboloid around a centre, in one dot product.
+
+        Args:
+            voxels: U-Net features at level 0.
+            xyz: metres, relative to the scene's origin.
+        """
+        squares = xyz.square().sum(1, keepdim=True)
+        return torch.cat((self.mask_projection(voxels).float(), xyz, squares, torch.ones_like(squares)), 1)
 
     def forward(
         self, scene: SceneTokens, queries: Float[Tensor, "b t f"], padding: Bool[Tensor, "b t"]
@@ -112,31 +125,31 @@ class Decoder(nn.Module):
         sets, count = queries.shape[:2]
         keys = self.scene_projection(scene.features)
         place = self.position(scene.xyz)
-        content, own_place = self._start(keys, scene.xyz, place)
+        content, own_place, centres = self._start(keys, scene.xyz, place)
         m = len(content)
         x = torch.cat(((content + self.kind[0]).expand(sets, -1, -1), self.query_projection(queries) + self.kind[1]), 1)
         where = torch.cat((own_place, own_place.new_zeros(count, own_place.shape[1])))
         key_padding = torch.cat((padding.new_zeros(sets, m), padding), 1)
-        outputs = [self.heads(x[:, :m], x[:, m:], padding)]
+        outputs = [self.heads(x[:, :m], x[:, m:], padding, centres)]
         for block in self.blocks:
             attend = self._attended(outputs[-1], scene, count)
             x = block(x, where, keys, place, attend, key_padding)
-            outputs.append(self.heads(x[:, :m], x[:, m:], padding))
+            outputs.append(self.heads(x[:, :m], x[:, m:], padding, centres))
         return outputs
 
     def _start(
         self, keys: Float[Tensor, "t d"], xyz: Float[Tensor, "t 3"], place: Float[Tensor, "t d"]
-    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
-        """Content and place of the proposals."""
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"], Float[Tensor, "m 3"]]:
+        """Content and positional embedding of the proposals, and where they are."""
         if self.config.proposal_start == "learned":
-            return self.proposal_content, self.proposal_place
+            return self.proposal_content, self.proposal_place, xyz.new_zeros(self.config.proposals, 3)
         chosen = farthest_points(xyz, self.config.proposals)
-        return self.proposal_content + keys[chosen], self.proposal_place + place[chosen]
+        return self.proposal_content + keys[chosen], self.proposal_place + place[chosen], xyz[chosen]
 
     @torch.no_grad()
     def _attended(self, last: LayerOutput, scene: SceneTokens, queries: int) -> Bool[Tensor, "b x t"]:
         """Where each row may look: a proposal within its last mask, or anywhere if that is empty; a query anywhere."""
-        inside = self.heads.mask_logits(last.mask_embeds, scene.pooled_mask_features) >= 0
+        inside = last.mask_embeds @ scene.pooled_mask_features.T >= 0
         inside |= ~inside.any(dim=2, keepdim=True)
         return torch.cat((inside, inside.new_ones(len(inside), queries, inside.shape[2])), 1)
 
@@ -207,20 +220,31 @@ class Attention(nn.Module):
 
 
 class Heads(nn.Module):
-    """Proposals and queries -> mask embeddings and correspondences; shared by all layers, as in MaskFormer."""
+    """Proposals and queries -> mask embeddings and correspondences; shared by all layers, as in MaskFormer.
 
-    def __init__(self, dim: int):
+    A mask's logit is a learned dot product plus a bias; for a local proposal it also falls by its stiffness, per square
+    metre, with the squared distance from its centre, which is where it started plus an offset.
+    """
+
+    def __init__(self, dim: int, local: bool):
         super().__init__()
+        self.local = local
         self.norm = nn.LayerNorm(dim)
         self.mask = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.mask_bias = nn.Parameter(torch.tensor(-1.0))  # most of a scene is outside of any one mask
+        self.extent = nn.Linear(dim, 5)  # centre offset (3), bias, stiffness before softplus
+        nn.init.zeros_(self.extent.weight)
+        nn.init.zeros_(self.extent.bias)
         self.proposal_side = nn.Linear(dim, dim)
         self.query_side = nn.Linear(dim, dim)
         self.no_match = nn.Parameter(torch.randn(dim) * 0.02)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's and UniVLG's starting temperature
 
     def forward(
-        self, proposals: Float[Tensor, "b m d"], queries: Float[Tensor, "b t d"], padding: Bool[Tensor, "b t"]
+        self,
+        proposals: Float[Tensor, "b m d"],
+        queries: Float[Tensor, "b t d"],
+        padding: Bool[Tensor, "b t"],
+        centres: Float[Tensor, "m 3"],
     ) -> LayerOutput:
         """Correspondences are scaled cosines."""
         proposals, queries = self.norm(proposals), self.norm(queries)
@@ -229,22 +253,16 @@ class Heads(nn.Module):
         rows = nn.functional.normalize(self.proposal_side(proposals).float(), dim=-1)
         logits = rows @ columns.transpose(1, 2) * self.log_scale.float().clamp(max=math.log(100)).exp()
         hidden = torch.cat((padding, padding.new_zeros(len(padding), 1)), 1)
-        return LayerOutput(self.mask(proposals), logits.masked_fill(hidden[:, None], -math.inf))
+        embeds = torch.cat((self.mask(proposals).float(), self._extent(proposals, centres)), -1)
+        return LayerOutput(embeds, logits.masked_fill(hidden[:, None], -math.inf))
 
-    def mask_logits(
-        self,
-        mask_embeds: Float[Tensor, "*b m d"],
-        mask_features: Float[Tensor, "n d"],
-        coverage: Float[Tensor, " n"] | float = 1.0,
-    ) -> Float[Tensor, "*b m n"]:
-        """M: the logit of each voxel being in each proposal's mask.
-
-        Args:
-            mask_embeds: of the proposals.
-            mask_features: of the voxels; or rendered, of pixels.
-            coverage: opacity of a rendered pixel, by which the bias is rendered too.
-        """
-        return mask_embeds @ mask_features.T + self.mask_bias * coverage
+    def _extent(self, proposals: Float[Tensor, "b m d"], centres: Float[Tensor, "m 3"]) -> Float[Tensor, "b m 5"]:
+        """Coefficients of x, y, z, x^2 + y^2 + z^2 and 1: bias - stiffness * |xyz - centre|^2."""
+        offset, bias, stiffness = self.extent(proposals).float().split((3, 1, 1), -1)
+        centre = centres + offset
+        stiffness = nn.functional.softplus(stiffness) if self.local else torch.zeros_like(stiffness)
+        constant = bias - stiffness * centre.square().sum(-1, keepdim=True)
+        return torch.cat((2 * stiffness * centre, -stiffness, constant), -1)
 
 
 def farthest_points(xyz: Float[Tensor, "t 3"], count: int) -> Int[Tensor, " m"]:

@@ -133,15 +133,15 @@ class LiftGS(nn.Module):
     def encode(self, clouds: Sequence[Voxels]) -> list[EncodedScene]:
         """One pass over a batch of clouds."""
         pyramid = build_pyramid(batch_grid(clouds), len(self.config.unet.channels) // 2 + 1)
-        outputs = self.unet(torch.cat([cloud.inputs() for cloud in clouds]), pyramid)
+        inputs = torch.cat([cloud.inputs() for cloud in clouds])
+        outputs = self.unet(inputs, pyramid)
         level = self.config.decoder.scene_level
         points = outputs[0]
         xyz, rgb = torch.cat([cloud.xyz for cloud in clouds]), torch.cat([cloud.rgb for cloud in clouds])
         gaussians, colours, features = self.gaussian_head(points, xyz, rgb)
-        mask_features = self.decoder.mask_projection(points).float()
-        of_voxel = _ancestors(pyramid, level)
-        places = torch.cat([cloud.inputs()[:, :3] for cloud in clouds])
-        pooled = _mean_by(torch.cat((places, mask_features), 1), of_voxel, len(outputs[level]))
+        places = inputs[:, :3]
+        mask_features = self.decoder.mask_features(points, places)
+        pooled = _mean_by(torch.cat((places, mask_features), 1), _ancestors(pyramid, level), len(outputs[level]))
         sizes = [len(cloud) for cloud in clouds]
         token_sizes = torch.bincount(pyramid.levels[level].coords[:, 0].long(), minlength=len(clouds)).tolist()
         per_scene = zip(
@@ -171,9 +171,9 @@ class LiftGS(nn.Module):
             padding = torch.zeros(queries.shape[:2], dtype=torch.bool, device=queries.device)
         return self.decoder(scene.tokens, queries, padding)
 
-    def mask_logits(self, scene: EncodedScene, mask_embeds: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b m n"]:
+    def mask_logits(self, scene: EncodedScene, mask_embeds: Float[Tensor, "*b m e"]) -> Float[Tensor, "*b m n"]:
         """M over the voxels of a scene."""
-        return self.decoder.heads.mask_logits(mask_embeds.float(), scene.tokens.mask_features)
+        return mask_embeds @ scene.tokens.mask_features.T
 
     def project_embeds(self, embeds: Float[Tensor, "s f"]) -> Float[Tensor, "s g"]:
         """CLIP embeddings -> unit rows comparable with `EncodedScene.features`."""

@@ -144,7 +144,7 @@ class Objective:
         background = (1 - alpha) * self.config.background_logit
         return [
             match(
-                model.decoder.heads.mask_logits(answer.mask_embeds[0].float(), features, alpha) + background,
+                answer.mask_embeds[0] @ features.T + background,
                 _tokens(answer, view),
                 masks,
                 view.positives,

@@ -22,8 +22,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LiftGS(LiftGSConfig.named("tiny"))
-    with torch.no_grad():
-        model.decoder.heads.mask_bias.fill_(0.0)
     model.save(folder)
     return str(folder)
 

@@ -11,6 +11,4 @@ def untrained_model(seed: int = 0) -> LiftGS:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LiftGS(LiftGSConfig.named("tiny")).eval()
-    with torch.no_grad():
-        model.decoder.heads.mask_bias.fill_(0.0)
     return model

@@ -18,8 +18,8 @@ def scene(seed: int = 0, tokens: int = 30, voxels: int = 50) -> SceneTokens:
     return SceneTokens(
         torch.randn(tokens, 8, generator=g),
         torch.randn(tokens, 3, generator=g),
-        torch.randn(voxels, 16, generator=g),
-        torch.randn(tokens, 16, generator=g),
+        torch.randn(voxels, 21, generator=g),
+        torch.randn(tokens, 21, generator=g),
     )
 
 
@@ -41,7 +41,7 @@ def test_every_layer_and_the_start_are_supervised(start: str) -> None:
     outputs = decoder(config)(scene(), *ask(3, 4))
     assert len(outputs) == 3
     for output in outputs:
-        assert output.mask_embeds.shape == (3, 6, 16)
+        assert output.mask_embeds.shape == (3, 6, 21)
         assert output.token_logits.shape == (3, 6, 5)
 
 
@@ -109,10 +109,28 @@ def test_a_proposal_looks_only_where_its_last_mask_is() -> None:
 
 def test_an_empty_mask_looks_everywhere() -> None:
     network, s = decoder(), scene()
-    nowhere = SceneTokens(s.features, s.xyz, s.mask_features, torch.zeros(30, 16))  # logits are the bias, below 0
+    nowhere = SceneTokens(s.features, s.xyz, s.mask_features, torch.zeros(30, 21))
+    nowhere.pooled_mask_features[:, 4:] = -1  # every logit is below 0
     start = network(nowhere, *ask(1, 2))[0]
     assert network._attended(start, nowhere, 2).all()
     assert torch.isfinite(network(nowhere, *ask(1, 2))[-1].mask_embeds).all()
+
+
+def test_a_local_mask_fades_with_the_distance_from_its_centre() -> None:
+    network = decoder(DecoderConfig(**{**vars(SMALL), "proposal_start": "sampled"}))
+    torch.nn.init.normal_(network.heads.extent.weight, std=0.3)
+    proposals, centres, xyz = torch.randn(1, 6, 16), torch.randn(6, 3), torch.randn(50, 3)
+    queries, padding = ask(1, 2)
+    embeds = network.heads(proposals, torch.randn(1, 2, 16), padding, centres).mask_embeds[0]
+    voxels = torch.randn(50, 12)
+    features = network.mask_features(voxels, xyz)
+    normed = network.heads.norm(proposals)[0]
+    offset, bias, stiffness = network.heads.extent(normed).split((3, 1, 1), 1)
+    distance = (xyz[None] - (centres + offset)[:, None]).square().sum(2)
+    learned = network.heads.mask(normed) @ network.mask_projection(voxels).T
+    expected = learned + bias - torch.nn.functional.softplus(stiffness) * distance
+    torch.testing.assert_close(embeds @ features.T, expected, rtol=1e-4, atol=1e-4)
+    assert queries.shape == (1, 2, 10)
 
 
 def test_attention_is_the_textbook_one() -> None:

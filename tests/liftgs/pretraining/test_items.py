@@ -8,12 +8,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from labelled_room import room_sample
 
 from liftgs.geometry import project
 from liftgs.pretraining.items import AugmentConfig, Item, ItemConfig, _random_motion, make_item, share_queries
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
-from labelled_room import room_sample
 
 PLAIN = AugmentConfig(rotate=False, flip=False, scale=0.0, colour=0.0)
 

@@ -67,4 +67,6 @@ def assert_agree(actual: dict[str, Tensor], expected: dict[str, Tensor], toleran
     """Values agree to `tolerance` of the largest expected magnitude, gradients to ten times that."""
     for name, value in expected.items():
         error = (actual[name] - value).abs().max() / value.abs().max().clamp(min=1e-30)
-        assert error < (tolerance if name in ("image", "alpha") else 10 * tolerance), f"{name}: off by {error:.1e} of the largest"
+        assert error < (tolerance if name in ("image", "alpha") else 10 * tolerance), (
+            f"{name}: off by {error:.1e} of the largest"
+        )
