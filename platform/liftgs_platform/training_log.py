@@ -194,7 +194,7 @@ class TensorBoard:
         """See `Sink`."""
         for name, value in row.items():
             if name != "step":
-                self._writer.add_scalar(f"{group_of(name)}/{name}", value, row["step"])
+                self._writer.add_scalar(f"{report.group_of(name)}/{name}", value, row["step"])
 
     def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """See `Sink`."""
@@ -212,15 +212,6 @@ class TensorBoard:
         self._writer.close()
         if self._scratch is not None:
             self._scratch.cleanup()
-
-
-def group_of(name: str) -> str:
-    """Under which heading a value is shown."""
-    if name.endswith("_s") or name == "epoch":
-        return "speed" if name != "epoch" else "progress"
-    if name in ("samples", "skipped", "bad_samples"):
-        return "progress"
-    return "optim" if name in ("lr", "grad_norm") else "loss"
 
 
 class RayMetrics:

@@ -16,7 +16,7 @@ from PIL import Image
 from toy_training import Toy
 
 from liftgs.scene import BadInput
-from liftgs_platform import checkpoints
+from liftgs_platform import checkpoints, storage
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.loader import TooManyBadSamples
@@ -156,6 +156,20 @@ def test_a_folder_with_another_run_is_refused_with_what_differs(tmp_path: Path) 
     claim(run, {"seed": 0, "optim": {"steps": 5, "betas": (0.9, 0.95)}})
     with pytest.raises(JobFailed, match=r"another spec \(optim.steps: 5 -> 6\)"):
         claim(run, {"seed": 0, "optim": {"steps": 6, "betas": (0.9, 0.95)}})
+
+
+def test_a_run_may_live_on_s3(
+    s3_folder: str, corpora: tuple[CorpusSpec, ...], undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "panel", lambda self, learner, items: learner.no_such_method())
+        with pytest.raises(AttributeError):
+            train(Toy(corpora), s3_folder, LOOP)
+    assert list(checkpoints.committed(s3_folder)) == [4]
+    train(Toy(corpora), s3_folder, LOOP)
+    assert storage.read_bytes(storage.join(s3_folder, "model.safetensors")) == weights(undisturbed)
+    kinds = {uri.removeprefix(s3_folder).split("/")[1] for uri in storage.list_files(s3_folder)}
+    assert kinds == {file.name for file in undisturbed.iterdir()}
 
 
 # ---- killed

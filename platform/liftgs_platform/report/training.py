@@ -12,10 +12,9 @@ import numpy as np
 
 from liftgs_platform import storage
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 400, 150, 46, 18
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 400, 150, 46, 26, 18
 _POINTS = 200
-_SKIP = ("step", "samples", "epoch")
-_FIRST = ("loss", "items_per_s", "grad_norm", "lr")
+_GROUPS = ("loss", "optim", "speed", "progress")
 
 
 def write(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> None:
@@ -32,7 +31,9 @@ def write(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> None:
 def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
     """The page."""
     measured = [row for row in rows if "event" not in row]
-    names = list(dict.fromkeys([*_FIRST, *(name for row in measured for name in row if name not in _SKIP)]))
+    names = sorted(
+        {name: None for row in measured for name in row if name not in ("step", "samples", "epoch")}, key=_place
+    )
     charts = [chart for name in names if (chart := curve(name, measured, total_steps))]
     last = measured[-1] if measured else {}
     tiles = [
@@ -53,22 +54,22 @@ def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
 
 
 def curve(name: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str | None:
-    """One value over steps as SVG, thinned to means of neighbours; None where the rows do not hold it twice."""
+    """One value over steps as SVG, thinned to means of neighbours; None where there are not two, or all are 0."""
     points = np.array([(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)], float)
-    if len(points) < 2:
+    if len(points) < 2 or not points[:, 1].any():
         return None
     thin = np.array([part.mean(0) for part in np.array_split(points, min(len(points), _POINTS))])
     low, high = float(thin[:, 1].min()), float(thin[:, 1].max())
     span = high - low or 1.0
     x = LEFT + thin[:, 0] / max(total_steps, points[-1, 0]) * (WIDTH - LEFT - 4)
-    y = 14 + (high - thin[:, 1]) / span * (HEIGHT - BOTTOM - 20)
+    y = TOP + (high - thin[:, 1]) / span * (HEIGHT - BOTTOM - TOP - 6)
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     base = HEIGHT - BOTTOM
     title = f"{html.escape(name)} {_short(float(points[-1, 1]))}"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(name)} over steps">'
-        f'<path class="axis" d="M{LEFT} 8V{base}H{WIDTH}"/>'
-        f'<text x="{LEFT - 4}" y="18" text-anchor="end">{_short(high)}</text>'
+        f'<path class="axis" d="M{LEFT} {TOP - 4}V{base}H{WIDTH}"/>'
+        f'<text x="{LEFT - 4}" y="{TOP + 4}" text-anchor="end">{_short(high)}</text>'
         f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{_short(low)}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 4}">0</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{total_steps:,}</text>'
@@ -77,8 +78,22 @@ def curve(name: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str | 
     )
 
 
+def group_of(name: str) -> str:
+    """Under which heading a value is shown."""
+    if name.endswith("_s"):
+        return "speed"
+    if name in ("samples", "epoch", "skipped", "bad_samples"):
+        return "progress"
+    return "optim" if name in ("lr", "grad_norm") else "loss"
+
+
+def _place(name: str) -> tuple[int, bool]:
+    """By groups, the loss itself first, otherwise as the rows have it."""
+    return _GROUPS.index(group_of(name)), name != "loss"
+
+
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("e-0", "e-")
 
 
 @cache
