@@ -299,14 +299,27 @@ def wait_for(what: Callable[[], Any], driver: subprocess.Popen[bytes], log: Path
     raise AssertionError(f"the job ended too early:\n{log.read_text()}")
 
 
-@pytest.mark.timeout(300)
-def test_the_job_pretrains(ray_cluster: RayCluster, inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
+def kill_worker(driver: subprocess.Popen[bytes], run: Path, log: Path) -> int:
+    """SIGKILL the process that trains, once it has committed a checkpoint. Returns its id."""
+    worker = int(wait_for(lambda: trainer_pid(run), driver, log))
+    wait_for(lambda: checkpoints.committed(str(run)), driver, log)
+    os.kill(worker, signal.SIGKILL)
+    assert max(checkpoints.committed(str(run))) < STEPS, "it was killed in the middle"
+    return worker
+
+
+def test_the_job_pretrains_though_its_worker_is_killed(
+    ray_cluster: RayCluster, inputs: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     run, log = tmp_path / "run", tmp_path / "driver.log"
-    assert submit(ray_cluster, inputs, run, log).wait() == 0, log.read_text()
+    driver = submit(ray_cluster, inputs, run, log)
+    kill_worker(driver, run, log)
+    assert driver.wait() == 0, log.read_text()
     text = log.read_text()
     assert f"pretrained: {STEPS} steps, {2 * STEPS} samples" in text
     assert f"model: {run}" in text
     assert_same_run(run, undisturbed)
+    assert len(checkpoints.committed(str(run))) == 2
     facts = yaml.safe_load((run / "runs" / "0000" / "spec.yaml").read_text())
     assert facts["job"] == "pretrain"
     assert facts["spec"]["optim"]["steps"] == STEPS
@@ -320,11 +333,7 @@ def test_worker_and_driver_are_killed_and_the_run_ends_with_the_same_weights(
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "driver.log"
     driver = submit(ray_cluster, inputs, run, log)
-    worker = wait_for(lambda: trainer_pid(run), driver, log)
-    wait_for(lambda: checkpoints.committed(str(run)), driver, log)
-    os.kill(worker, signal.SIGKILL)
-    begun = max(checkpoints.committed(str(run)))
-    assert begun < STEPS
+    worker = kill_worker(driver, run, log)
     successor = wait_for(lambda: trainer_pid(run, but=worker), driver, log)
     driver.kill()
     driver.wait()

@@ -209,6 +209,7 @@ def on_ray(task: Toy, run: Path, **worker: Any) -> Cursor:
     return train_on_ray(task, str(run), LOOP, WorkerConfig(cpus=1, **worker))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ray_train_starts_a_killed_worker_again(
     ray_driver: RayCluster, corpora: tuple[CorpusSpec, ...], undisturbed: Path, tmp_path: Path
