@@ -66,33 +66,72 @@ constexpr int AHEAD = 2;  // rows between asking for one and reading it
 
 // ---- forward
 
-// ROWS pixels x V vectors of channels, in registers.
+// What the forward kernel needs of a tile: for every 2 x 2 pixels, the splats with weight on any of them.
+struct Quads {
+  static constexpr int COUNT = BLOCKS * PIXELS / QUAD;
+  struct Item {
+    int32_t slot, weight;  // row of the panels; index of the first of four weights
+  };
+  std::vector<Item> items;
+  int start[COUNT + 1];
+  float* out[COUNT][QUAD];  // null outside of the image
+  const float* weights;
+
+  void fill(const Plan& plan, const float* all_weights, int tile, Rows<float> image) {
+    weights = all_weights + plan.block_start[tile] * PIXELS;
+    items.clear();
+    for (int quad = 0; quad < COUNT; ++quad) {
+      const int block = quad / 2, half = quad % 2 * QUAD;
+      const Blocks blocks(plan, all_weights, tile, block);
+      start[quad] = (int)items.size();
+      for (int i = 0; i < blocks.count; ++i) {
+        const float* w = blocks.weights + i * PIXELS + half;
+        if ((w[0] + w[1]) + (w[2] + w[3]) > 0) items.push_back({blocks.slot[i], (int32_t)(w - weights)});
+      }
+      const Place place(plan, tile, block);
+      for (int p = 0; p < QUAD; ++p)
+        out[quad][p] = place.inside(half + p, plan.camera)
+                           ? image[(long)place.y(half + p) * plan.camera.width + place.x(half + p)]
+                           : nullptr;
+    }
+    start[COUNT] = (int)items.size();
+  }
+};
+
+// Four pixels x V vectors of channels, in registers.
 template <int V>
-void blend(const Blocks& blocks, int first_pixel, const float* panel, float* const* out, bool past_cache) {
-  vec sums[ROWS][V] = {};
-  for (int i = 0; i < blocks.count; ++i) {
-    const float* row = panel + (long)blocks.slot[i] * PANEL;
-    const float* w = blocks.weights + i * PIXELS + first_pixel;
+void blend(const Quads& quads, int quad, const float* panel, int channel, bool past_cache) {
+  vec sums[QUAD][V] = {};
+  for (int i = quads.start[quad]; i < quads.start[quad + 1]; ++i) {
+    const float* row = panel + (long)quads.items[i].slot * PANEL;
+    const float* w = quads.weights + quads.items[i].weight;
     vec channels[V];
     for (int v = 0; v < V; ++v) channels[v] = load<vec>(row + v * LANES);
-    for (int p = 0; p < ROWS; ++p)
+    for (int p = 0; p < QUAD; ++p)
       for (int v = 0; v < V; ++v) sums[p][v] += channels[v] * w[p];
   }
-  for (int p = 0; p < ROWS; ++p) {
-    if (!out[p]) continue;
-    for (int v = 0; v < V; ++v) past_cache ? stream(out[p] + v * LANES, sums[p][v]) : store(out[p] + v * LANES, sums[p][v]);
+  for (int p = 0; p < QUAD; ++p) {
+    if (!quads.out[quad][p]) continue;
+    float* out = quads.out[quad][p] + channel;
+    for (int v = 0; v < V; ++v) past_cache ? stream(out + v * LANES, sums[p][v]) : store(out + v * LANES, sums[p][v]);
   }
+}
+
+template <int V>
+void blend_tile(const Quads& quads, const float* panel, int channel, bool past_cache) {
+  for (int quad = 0; quad < Quads::COUNT; ++quad) blend<V>(quads, quad, panel, channel, past_cache);
 }
 
 // image[y * width + x] for all pixels; rows hold `channels` rounded up to LANES. False if a channel is not finite.
 inline bool composite(const Plan& plan, const float* weights, Rows<const float> in, int channels, Rows<float> image,
                       bool past_cache, int threads) {
   std::atomic<bool> all_finite{true};
-  std::atomic<long> next{0};
   const int padded = round_up(channels, LANES);
-  on_threads(threads, [&](int) {
-    Panels panels;
-    for (long tile; (tile = next.fetch_add(1)) < plan.tiles();) {
+  parallel_for(threads, plan.tiles(), 4, [&](long begin, long end) {
+    static thread_local Panels panels;
+    static thread_local Quads quads;
+    for (long at = begin; at < end; ++at) {
+      const int tile = plan.order[at];
       const int32_t* live = &plan.live[plan.tile_start[tile]];
       panels.resize(plan.used[tile], channels);
       float check = 0;
@@ -101,24 +140,18 @@ inline bool composite(const Plan& plan, const float* weights, Rows<const float> 
         check += fill_row(panels, i, in[plan.splats[live[i]].id], channels);
       }
       if (check != 0) all_finite = false;
-      for (int c = 0; c < padded; c += PANEL)
-        for (int block = 0; block < BLOCKS; ++block) {
-          Blocks blocks(plan, weights, tile, block);
-          Place place(plan, tile, block);
-          for (int first = 0; first < PIXELS; first += ROWS) {
-            float* out[ROWS];
-            for (int p = 0; p < ROWS; ++p)
-              out[p] = place.inside(first + p, plan.camera)
-                           ? image[(long)place.y(first + p) * plan.camera.width + place.x(first + p)] + c
-                           : nullptr;
-            const float* panel = panels.at(c / PANEL, 0);
-            switch ((padded - c) / LANES) {
-              case 1: blend<1>(blocks, first, panel, out, past_cache); break;
-              case 2: blend<2>(blocks, first, panel, out, past_cache); break;
-              default: blend<3>(blocks, first, panel, out, past_cache);
-            }
-          }
+      quads.fill(plan, weights, tile, image);
+      for (int c = 0; c < padded; c += PANEL) {
+        const float* panel = panels.at(c / PANEL, 0);
+        switch ((padded - c) / LANES) {
+          case 1: blend_tile<1>(quads, panel, c, past_cache); break;
+          case 2: blend_tile<2>(quads, panel, c, past_cache); break;
+          case 3: blend_tile<3>(quads, panel, c, past_cache); break;
+          case 4: blend_tile<std::min(4, SPAN)>(quads, panel, c, past_cache); break;
+          case 5: blend_tile<std::min(5, SPAN)>(quads, panel, c, past_cache); break;
+          default: blend_tile<SPAN>(quads, panel, c, past_cache);
         }
+      }
     }
     if (past_cache) stream_end();
   });
@@ -127,7 +160,7 @@ inline bool composite(const Plan& plan, const float* weights, Rows<const float> 
 
 // ---- backward
 
-constexpr int GROUP = 4, SPAN = ROWS == 8 ? 6 : 3;  // splats x vectors of channels that a pass over pixels holds
+constexpr int GROUP = 4;  // splats that a pass over pixels holds, with SPAN vectors of channels
 
 // v_in[splat] += weights^T pixels, for G splats x V vectors of channels.
 template <int G, int V>
@@ -199,16 +232,17 @@ struct Packed {
   }
 };
 
-// One share of the backward pass: tiles [tile_begin, tile_end) and `channels` channels.
+// One share of the backward pass: tiles order[begin:end] and `channels` channels.
 // Adds to v_in (rows by splat index through `row_of`) and, if wanted, writes v_weights.
 template <class RowOf>
 void composite_backward(const Plan& plan, const float* weights, Rows<const float> in, const float* v_image,
-                        long stride_y, long stride_x, int channels, int tile_begin, int tile_end, RowOf row_of,
+                        long stride_y, long stride_x, int channels, int begin, int end, RowOf row_of,
                         float* v_weights) {
   Packed pixels, rows;
   pixels.resize(PIXELS, channels);
   const int vectors = round_up(channels, LANES) / LANES;
-  for (int tile = tile_begin; tile < tile_end; ++tile) {
+  for (int at = begin; at < end; ++at) {
+    const int tile = plan.order[at];
     const int32_t* live = &plan.live[plan.tile_start[tile]];
     const int used = plan.used[tile];
     if (v_weights) rows.resize(used, channels);
@@ -279,3 +313,17 @@ struct Shares {
     strips = std::max(1, threads / spans);
   }
 };
+
+// Where strips of about as many blocks begin and end, as places in plan.order.
+inline std::vector<int> strips_of_equal_work(const Plan& plan, int strips) {
+  std::vector<int> edges{0};
+  long done = 0;
+  for (int at = 0; at < plan.tiles(); ++at) {
+    if (done * strips >= plan.block_start.back() * (long)edges.size() && (int)edges.size() < strips) edges.push_back(at);
+    const int tile = plan.order[at];
+    done += plan.block_start[tile + 1] - plan.block_start[tile];
+  }
+  edges.resize(strips, plan.tiles());
+  edges.push_back(plan.tiles());
+  return edges;
+}

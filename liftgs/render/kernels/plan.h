@@ -43,6 +43,7 @@ struct Plan {
   Camera camera;
   long n;
   int tiles_x, tiles_y;
+  std::vector<int32_t> order;   // in which to work on tiles
   std::vector<Splat> splats;    // those in view, front to back
   Array<int32_t> entries;       // per tile: indices into splats, front to back
   std::vector<long> tile_start;  // [tiles + 1] into entries
@@ -61,13 +62,13 @@ struct Plan {
   int tile_y(int tile) const { return tile / tiles_x * TILE; }
 };
 
-// The pixels of a place: of lane p, x0 + p % BLOCK_W and y0 + p / BLOCK_W.
+// The pixels of a place: lanes 0 to 3 are its left half, 2 x 2, and lanes 4 to 7 its right half.
 struct Place {
   int x0, y0;
   Place(const Plan& plan, int tile, int block)
       : x0(plan.tile_x(tile) + block % BLOCKS_X * BLOCK_W), y0(plan.tile_y(tile) + block / BLOCKS_X * BLOCK_H) {}
-  int x(int lane) const { return x0 + lane % BLOCK_W; }
-  int y(int lane) const { return y0 + lane / BLOCK_W; }
+  int x(int lane) const { return x0 + lane / QUAD * 2 + lane % 2; }
+  int y(int lane) const { return y0 + lane / 2 % 2; }
   bool inside(int lane, const Camera& camera) const { return x(lane) < camera.width && y(lane) < camera.height; }
 };
 
@@ -75,8 +76,8 @@ struct Place {
 struct Alpha {
   f8 dx, dy, raw;
   Alpha(const Splat& s, const Place& place) {
-    const f8 px = {0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f};
-    const f8 py = {0.5f, 0.5f, 0.5f, 0.5f, 1.5f, 1.5f, 1.5f, 1.5f};
+    const f8 px = {0.5f, 1.5f, 0.5f, 1.5f, 2.5f, 3.5f, 2.5f, 3.5f};
+    const f8 py = {0.5f, 0.5f, 1.5f, 1.5f, 0.5f, 0.5f, 1.5f, 1.5f};
     dx = px + (place.x0 - s.x);
     dy = py + (place.y0 - s.y);
     f8 sigma = 0.5f * (s.a * dx * dx + s.c * dy * dy) + s.b * dx * dy;

@@ -91,18 +91,14 @@ void liftgs_composite_backward(const Plan* plan, const float* weights, const flo
   parallel_for(threads, plan->n, 512, [&](long begin, long end) {
     std::memset(v_in + begin * stride_v_in, 0, (end - begin) * stride_v_in * sizeof(float));
   });
-  const long blocks = plan->block_start.back();
+  const std::vector<int> edges = strips_of_equal_work(*plan, shares.strips);
   on_threads(shares.spans * shares.strips, [&](int share) {
     const int span = share % shares.spans, strip = share / shares.spans;
-    auto edge = [&](int i) {  // tiles by equal room for blocks
-      auto at = std::lower_bound(plan->block_start.begin(), plan->block_start.end(), blocks * i / shares.strips);
-      return i == shares.strips ? plan->tiles() : (int)(at - plan->block_start.begin());
-    };
     const int c = span * shares.span_channels, n = std::min(shares.span_channels, channels - c);
     float* v_w = !v_weights ? nullptr : span == 0 ? v_weights : span_weights + (span - 1) * floats;
     auto run = [&](auto row_of) {
-      composite_backward(*plan, weights, {in + c, stride_in}, v_image + c, stride_y, stride_x, n, edge(strip),
-                         edge(strip + 1), row_of, v_w);
+      composite_backward(*plan, weights, {in + c, stride_in}, v_image + c, stride_y, stride_x, n, edges[strip],
+                         edges[strip + 1], row_of, v_w);
     };
     if (strip == 0) {
       run([&](int32_t splat) { return v_in + plan->splats[splat].id * stride_v_in + c; });

@@ -1,7 +1,7 @@
 // Vectors by compiler extension, so that one source gives AVX-512, AVX2 and NEON code.
 #pragma once
 #include <cstring>
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -17,8 +17,9 @@ constexpr int LANES = 4, ROWS = 8;  // NEON has 32
 #endif
 typedef float vec __attribute__((vector_size(LANES * 4)));
 
-constexpr int PIXELS = 8;         // of a block: 4 wide, 2 high
-constexpr int PANEL = 3 * LANES;  // channels that one pass of the forward kernel holds in registers
+constexpr int PIXELS = 8, QUAD = 4;               // of a block, and of each of its two halves
+constexpr int SPAN = ROWS == 8 ? 6 : 3;           // vectors of channels that one pass holds in registers, for 4 pixels
+constexpr int PANEL = SPAN * LANES;               // the same in channels
 
 template <class V>
 inline V load(const float* from) {
@@ -50,6 +51,15 @@ inline void stream_end() {
 }
 
 inline float sum(f8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+
+// Whether any lane of a vector without negative numbers is over zero.
+inline bool any(f8 v) {
+#if defined(__AVX__)
+  return _mm256_movemask_ps((__m256)(v > f8{})) != 0;
+#else
+  return sum(v) > 0;
+#endif
+}
 
 // Lane p of the result is the sum over all lanes of v[p].
 inline f8 sums(const vec (&v)[8]) {

@@ -36,8 +36,26 @@ struct Range {
   }
 };
 
+// Tiles along a Z curve: neighbours, which share splats, are worked on one after the other, while their rows of
+// channels are still in the cache.
+inline std::vector<int32_t> z_order(int tiles_x, int tiles_y) {
+  std::vector<std::pair<uint32_t, int32_t>> keys;
+  auto spread = [](uint32_t v) {
+    v = (v | v << 8) & 0x00ff00ff, v = (v | v << 4) & 0x0f0f0f0f;
+    v = (v | v << 2) & 0x33333333, v = (v | v << 1) & 0x55555555;
+    return v;
+  };
+  for (int y = 0; y < tiles_y; ++y)
+    for (int x = 0; x < tiles_x; ++x) keys.emplace_back(spread(x) | spread(y) << 1, y * tiles_x + x);
+  std::sort(keys.begin(), keys.end());
+  std::vector<int32_t> order;
+  for (auto [key, tile] : keys) order.push_back(tile);
+  return order;
+}
+
 // Which splats meet which tile, and which places in it.
 inline void bin(Plan& plan) {
+  plan.order = z_order(plan.tiles_x, plan.tiles_y);
   plan.tile_start.assign(plan.tiles() + 1, 0);
   auto each = [&](auto visit) {
     for (size_t i = 0; i < plan.splats.size(); ++i) {
@@ -67,8 +85,6 @@ inline void bin(Plan& plan) {
   });
   for (int t = 0; t < plan.tiles(); ++t) plan.block_start[t + 1] += plan.block_start[t];
 }
-
-inline bool any(f8 v) { return sum(v) > 0; }  // for v >= 0
 
 // The blocks of one tile.
 inline void weigh_tile(Plan& plan, int tile, float* weights, float* alpha_image) {
