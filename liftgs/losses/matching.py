@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn import functional
+
+from liftgs.losses.grounding import softplus
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def pairwise_cost(
     The cross-entropy of a pair is sum(softplus(x)) - sum(x over the mask): all pairs cost one product.
     """
     inside = mask_logits @ masks.T
-    entropy = (functional.softplus(mask_logits).sum(1, keepdim=True) - inside) / masks.shape[1]
+    entropy = (softplus(mask_logits).sum(1, keepdim=True) - inside) / masks.shape[1]
     probs = mask_logits.sigmoid()
     dice = 1 - (2 * (probs @ masks.T) + 1) / (probs.sum(1, keepdim=True) + masks.sum(1) + 1)
     token = -token_logits.softmax(-1)[:, :-1] @ positives.T

@@ -142,15 +142,12 @@ class Objective:
         columns = ((torch.arange(small.width, device=alpha.device) + 0.5) * view.camera.width / small.width).long()
         masks = view.masks()[:, rows][:, :, columns].flatten(1)
         background = (1 - alpha) * self.config.background_logit
+        logits = (torch.cat([answer.mask_embeds[0] for answer in answers]) @ features.T + background).chunk(
+            len(answers)
+        )
         return [
-            match(
-                answer.mask_embeds[0] @ features.T + background,
-                _tokens(answer, view),
-                masks,
-                view.positives,
-                self.config.matching,
-            )
-            for answer in answers
+            match(of_head, _tokens(answer, view), masks, view.positives, self.config.matching)
+            for of_head, answer in zip(logits, answers, strict=True)
         ]
 
     def _grounding(

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from liftgs.losses.grounding import GroundingConfig, mask_losses, token_loss
+from liftgs.losses.grounding import GroundingConfig, mask_losses, softplus, token_loss
 
 
 def test_mask_losses_are_bce_and_dice_per_target() -> None:
@@ -21,6 +21,23 @@ def test_mask_losses_are_bce_and_dice_per_target() -> None:
         overlap = sum(a * b for a, b in zip(p, y, strict=True))
         assert float(entropy[row]) == pytest.approx(bce, rel=1e-4)
         assert float(dice[row]) == pytest.approx(1 - (2 * overlap + 1) / (sum(p) + sum(y) + 1), rel=1e-4)
+
+
+def test_gradients_by_formula_are_those_of_autograd() -> None:
+    torch.manual_seed(3)
+    logits, masks = (5 * torch.randn(3, 40)).double().requires_grad_(), (torch.rand(3, 40) < 0.4).double()
+    masks[2] = 0  # a target without a pixel at this resolution
+
+    def losses(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(mask_losses(x, masks))
+
+    assert torch.autograd.gradcheck(losses, (logits,))
+
+
+def test_softplus_is_exact_enough_everywhere() -> None:
+    x = torch.cat((torch.linspace(-30, 30, 2001), torch.tensor([-1e4, 1e4, 0.0])))
+    expected = torch.nn.functional.softplus(x.double())
+    torch.testing.assert_close(softplus(x).double(), expected, rtol=1e-6, atol=2e-7)
 
 
 def test_focal_loss_is_that_of_lin_et_al() -> None:
