@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -84,6 +84,7 @@ def token_loss(
     proposal: Int[Tensor, " k"],
     positives: Float[Tensor, "k t"],
     config: GroundingConfig = GroundingConfig(),
+    judged: Bool[Tensor, " m"] | None = None,
 ) -> Float[Tensor, ""]:
     """The correspondence loss of one query set.
 
@@ -92,11 +93,13 @@ def token_loss(
         proposal: of each target.
         positives: how each target spreads over the queries; rows sum to 1.
         config: which loss.
+        judged: proposals that the labels can tell anything about; others count only if matched. All by default.
 
     Returns:
         Softmax: weighted mean over the proposals of the cross-entropy. Sigmoid: sum over (proposal, query), by the
         number of positive entries.
     """
+    counts = torch.ones(len(token_logits), dtype=torch.bool, device=token_logits.device) if judged is None else judged
     target = token_logits.new_zeros(token_logits.shape, dtype=torch.float32)
     target[proposal, :-1] = positives.float()
     if config.token_loss == "sigmoid":
@@ -104,14 +107,15 @@ def token_loss(
         shown = logits > -torch.inf
         logits = torch.where(shown, logits, 0)
         entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (entropy * _focal_weight(logits, target) * shown).sum() / target.sum().clamp(min=1)
+        rows = (counts | target.any(1))[:, None]
+        return (entropy * _focal_weight(logits, target) * shown * rows).sum() / target.sum().clamp(min=1)
     matched = torch.zeros(len(token_logits), dtype=torch.bool, device=token_logits.device)
     matched[proposal] = True
     target[:, -1] = (~matched).float()
-    weight = torch.where(matched, 1.0, config.no_match)
+    weight = torch.where(matched, 1.0, config.no_match * counts)
     log_probs = token_logits.float().log_softmax(-1)
     entropy = -(target * torch.where(target > 0, log_probs, 0)).sum(-1)
-    return (entropy * weight).sum() / weight.sum()
+    return (entropy * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def _focal_weight(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -57,12 +57,14 @@ class SceneTokens:
         xyz: their places, metres, relative to the scene's origin.
         mask_features: of the voxels at level 0, from `Decoder.mask_features`; a mask is a dot product with them.
         pooled_mask_features: their mean over each voxel of `scene_level`.
+        pooled_features: the mean of the contrastive features likewise, the space of `LiftGS.project_embeds`.
     """
 
     features: Float[Tensor, "t c"]
     xyz: Float[Tensor, "t 3"]
     mask_features: Float[Tensor, "n e"]
     pooled_mask_features: Float[Tensor, "t e"]
+    pooled_features: Float[Tensor, "t g"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +117,16 @@ class Decoder(nn.Module):
         return torch.cat((self.mask_projection(voxels).float(), xyz, squares, torch.ones_like(squares)), 1)
 
     def forward(
-        self, scene: SceneTokens, queries: Float[Tensor, "b t f"], padding: Bool[Tensor, "b t"]
+        self,
+        scene: SceneTokens,
+        queries: Float[Tensor, "b t f"],
+        query_features: Float[Tensor, "b t g"],
+        padding: Bool[Tensor, "b t"],
     ) -> list[LayerOutput]:
         """Args:
         scene: from `LiftGS.encode`.
         queries: unit embeddings, in any order.
+        query_features: the same in the space of the contrastive features.
         padding: True where a set has no query.
         """
         sets, count = queries.shape[:2]
@@ -130,11 +137,11 @@ class Decoder(nn.Module):
         x = torch.cat(((content + self.kind[0]).expand(sets, -1, -1), self.query_projection(queries) + self.kind[1]), 1)
         where = torch.cat((own_place, own_place.new_zeros(count, own_place.shape[1])))
         key_padding = torch.cat((padding.new_zeros(sets, m), padding), 1)
-        outputs = [self.heads(x[:, :m], x[:, m:], padding, centres)]
+        outputs = [self.heads(x[:, :m], x[:, m:], padding, centres, scene, query_features)]
         for block in self.blocks:
             attend = self._attended(outputs[-1], scene, count)
             x = block(x, where, keys, place, attend, key_padding)
-            outputs.append(self.heads(x[:, :m], x[:, m:], padding, centres))
+            outputs.append(self.heads(x[:, :m], x[:, m:], padding, centres, scene, query_features))
         return outputs
 
     def _start(
@@ -224,6 +231,10 @@ class Heads(nn.Module):
 
     A mask's logit is a learned dot product plus a bias; for a local proposal it also falls by its stiffness, per square
     metre, with the squared distance from its centre, which is where it started plus an offset.
+
+    A correspondence is the scaled cosine of proposal and query as the layers have refined them, plus that of the mean
+    contrastive feature within the proposal's mask and the query's own: what the decoder concluded, and what the points
+    look like. Both are dot products; the second knows what things are called long before the first does.
     """
 
     def __init__(self, dim: int, local: bool):
@@ -237,7 +248,8 @@ class Heads(nn.Module):
         self.proposal_side = nn.Linear(dim, dim)
         self.query_side = nn.Linear(dim, dim)
         self.no_match = nn.Parameter(torch.randn(dim) * 0.02)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's and UniVLG's starting temperature
+        self.log_scales = nn.Parameter(torch.full((2,), math.log(1 / 0.07)))  # CLIP's and UniVLG's temperature
+        self.threshold = nn.Parameter(torch.tensor(0.5))  # the cosine of features that "no match" stands for
 
     def forward(
         self,
@@ -245,16 +257,35 @@ class Heads(nn.Module):
         queries: Float[Tensor, "b t d"],
         padding: Bool[Tensor, "b t"],
         centres: Float[Tensor, "m 3"],
+        scene: SceneTokens,
+        query_features: Float[Tensor, "b t g"],
     ) -> LayerOutput:
-        """Correspondences are scaled cosines."""
+        """Args:
+        proposals: as refined so far.
+        queries: likewise.
+        padding: True where a set has no query.
+        centres: where proposals started.
+        scene: for the features within the masks.
+        query_features: in the space of the contrastive features.
+        """
         proposals, queries = self.norm(proposals), self.norm(queries)
         no_match = self.no_match.expand(len(queries), 1, -1)
         columns = nn.functional.normalize(torch.cat((self.query_side(queries), no_match), 1).float(), dim=-1)
         rows = nn.functional.normalize(self.proposal_side(proposals).float(), dim=-1)
-        logits = rows @ columns.transpose(1, 2) * self.log_scale.float().clamp(max=math.log(100)).exp()
-        hidden = torch.cat((padding, padding.new_zeros(len(padding), 1)), 1)
         embeds = torch.cat((self.mask(proposals).float(), self._extent(proposals, centres)), -1)
+        scale, feature_scale = self.log_scales.float().clamp(max=math.log(100)).exp()
+        looks = self._looks(embeds, scene) @ query_features.transpose(1, 2)
+        looks = torch.cat((looks, self.threshold.expand(*looks.shape[:2], 1)), -1)
+        logits = scale * rows @ columns.transpose(1, 2) + feature_scale * looks
+        hidden = torch.cat((padding, padding.new_zeros(len(padding), 1)), 1)
         return LayerOutput(embeds, logits.masked_fill(hidden[:, None], -math.inf))
+
+    @staticmethod
+    def _looks(embeds: Float[Tensor, "b m e"], scene: SceneTokens) -> Float[Tensor, "b m g"]:
+        """The unit mean feature within each mask. Masks are not taught by it: they should fit, not average well."""
+        with torch.no_grad():
+            within = (embeds @ scene.pooled_mask_features.T).sigmoid()
+        return nn.functional.normalize(within @ scene.pooled_features, dim=-1)
 
     def _extent(self, proposals: Float[Tensor, "b m d"], centres: Float[Tensor, "m 3"]) -> Float[Tensor, "b m 5"]:
         """Coefficients of x, y, z, x^2 + y^2 + z^2 and 1: bias - stiffness * |xyz - centre|^2."""

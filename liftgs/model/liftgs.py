@@ -141,7 +141,10 @@ class LiftGS(nn.Module):
         gaussians, colours, features = self.gaussian_head(points, xyz, rgb)
         places = inputs[:, :3]
         mask_features = self.decoder.mask_features(points, places)
-        pooled = _mean_by(torch.cat((places, mask_features), 1), _ancestors(pyramid, level), len(outputs[level]))
+        pooled = _mean_by(
+            torch.cat((places, features, mask_features), 1), _ancestors(pyramid, level), len(outputs[level])
+        )
+        width = features.shape[1]
         sizes = [len(cloud) for cloud in clouds]
         token_sizes = torch.bincount(pyramid.levels[level].coords[:, 0].long(), minlength=len(clouds)).tolist()
         per_scene = zip(
@@ -158,7 +161,7 @@ class LiftGS(nn.Module):
                 Gaussians(means, covars, opacities),
                 colour,
                 feature,
-                SceneTokens(token, pool[:, :3], mask_feature, pool[:, 3:]),
+                SceneTokens(token, pool[:, :3], mask_feature, pool[:, 3 + width :], pool[:, 3 : 3 + width]),
             )
             for cloud, means, covars, opacities, colour, feature, mask_feature, token, pool in per_scene
         ]
@@ -169,13 +172,13 @@ class LiftGS(nn.Module):
         """Answers to several query sets about one scene, one per supervised head, the best last."""
         if padding is None:
             padding = torch.zeros(queries.shape[:2], dtype=torch.bool, device=queries.device)
-        return self.decoder(scene.tokens, queries, padding)
+        return self.decoder(scene.tokens, queries, self.project_embeds(queries), padding)
 
     def mask_logits(self, scene: EncodedScene, mask_embeds: Float[Tensor, "*b m e"]) -> Float[Tensor, "*b m n"]:
         """M over the voxels of a scene."""
         return mask_embeds @ scene.tokens.mask_features.T
 
-    def project_embeds(self, embeds: Float[Tensor, "s f"]) -> Float[Tensor, "s g"]:
+    def project_embeds(self, embeds: Float[Tensor, "*s f"]) -> Float[Tensor, "*s g"]:
         """CLIP embeddings -> unit rows comparable with `EncodedScene.features`."""
         return nn.functional.normalize(self.embed_projection(embeds).float(), dim=-1)
 

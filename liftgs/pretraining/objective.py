@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -105,9 +105,8 @@ class Objective:
         channels = [scene.colours] if config.photometric else []
         if config.features:
             channels.append(scene.features @ model.project_embeds(view.embeds).T)
-        proposals: list[Tensor] = []
+        proposals, judged = self._match(scene, view, raster, answers) if answers else ([], [])
         if answers and len(view.chosen):
-            proposals = self._match(model, scene, view, raster, answers)
             embeds = torch.cat([a.mask_embeds[0, p] for a, p in zip(answers, proposals, strict=True)])
             channels.append(model.mask_logits(scene, embeds).T)
         images = iter(raster.composite(torch.cat(channels, 1)).split([c.shape[1] for c in channels], dim=2))
@@ -116,24 +115,25 @@ class Objective:
             terms["photometric"] = config.photometric * photometric_loss(next(images), view.photo)
         if config.features:
             terms["features"] = config.features * contrastive_loss(next(images), view.segment, config.temperature)
-        if proposals:
+        if answers and len(view.chosen):
             logits = next(images) + (1 - raster.alpha[..., None]) * config.background_logit
-            terms |= self._grounding(logits.permute(2, 0, 1).flatten(1), view, answers, proposals)
-        elif answers:  # a view without a segment to ask for: every proposal should say "no match"
-            nothing = torch.zeros(0, dtype=torch.long, device=view.chosen.device)
-            terms |= self._token(view, answers, [nothing] * len(answers))
+            terms |= self._masks(logits.permute(2, 0, 1).flatten(1), view, len(answers))
+        if answers:
+            terms["token"] = self._token(view, answers, proposals, judged)
         return terms
 
     @torch.no_grad()
     def _match(
         self,
-        model: LiftGS,
         scene: EncodedScene,
         view: ItemView,
         raster: Rasterization,
         answers: Sequence[LayerOutput],
-    ) -> list[Int[Tensor, " k"]]:
-        """For each head the proposal of each target."""
+    ) -> tuple[list[Int[Tensor, " k"]], list[Bool[Tensor, " m"]]]:
+        """For each head the proposal of each target, and which proposals the view sees.
+
+        Of a mask that lies elsewhere in the scene a photo cannot tell whether a query names it.
+        """
         small = _within(view.camera, self.config.match_px)
         if (small.width, small.height) != (view.camera.width, view.camera.height):
             raster = rasterize(scene.gaussians, small)
@@ -145,37 +145,33 @@ class Objective:
         logits = (torch.cat([answer.mask_embeds[0] for answer in answers]) @ features.T + background).chunk(
             len(answers)
         )
-        return [
+        proposals = [
             match(of_head, _tokens(answer, view), masks, view.positives, self.config.matching)
             for of_head, answer in zip(logits, answers, strict=True)
         ]
+        return proposals, [(of_head > 0).any(1) for of_head in logits]
 
-    def _grounding(
+    def _masks(self, logits: Float[Tensor, "hk p"], view: ItemView, heads: int) -> dict[str, Tensor]:
+        """Summed over the heads, averaged over the targets."""
+        inner = self.config.inner
+        entropy, dice = mask_losses(logits, view.masks().flatten(1).repeat(heads, 1), inner.mask_loss)
+        share = self.config.grounding / len(view.chosen)
+        return {"mask": share * inner.mask * entropy.sum(), "dice": share * inner.dice * dice.sum()}
+
+    def _token(
         self,
-        logits: Float[Tensor, "hk p"],
         view: ItemView,
         answers: Sequence[LayerOutput],
         proposals: Sequence[Int[Tensor, " k"]],
-    ) -> dict[str, Tensor]:
+        judged: Sequence[Bool[Tensor, " m"]],
+    ) -> Float[Tensor, ""]:
+        """Summed over the heads."""
         inner = self.config.inner
-        masks = view.masks().flatten(1).repeat(len(answers), 1)
-        entropy, dice = mask_losses(logits, masks, inner.mask_loss)
-        targets = len(view.chosen)
-        return {
-            "mask": self.config.grounding * inner.mask * entropy.sum() / targets,
-            "dice": self.config.grounding * inner.dice * dice.sum() / targets,
-            **self._token(view, answers, proposals),
-        }
-
-    def _token(
-        self, view: ItemView, answers: Sequence[LayerOutput], proposals: Sequence[Int[Tensor, " k"]]
-    ) -> dict[str, Tensor]:
-        inner = self.config.inner
-        positives = view.positives
         each = [
-            token_loss(_tokens(a, view), p, positives[: len(p)], inner) for a, p in zip(answers, proposals, strict=True)
+            token_loss(_tokens(answer, view), proposal, view.positives, inner, seen)
+            for answer, proposal, seen in zip(answers, proposals, judged, strict=True)
         ]
-        return {"token": self.config.grounding * inner.token * torch.stack(each).sum()}
+        return self.config.grounding * inner.token * torch.stack(each).sum()
 
 
 def _of_set(answer: LayerOutput, number: int) -> LayerOutput:

@@ -92,3 +92,14 @@ def test_without_targets_every_proposal_is_pushed_to_no_match() -> None:
     assert logits.grad is not None
     assert (logits.grad[:, -1] < 0).all()
     assert (logits.grad[:, :-1] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_an_unmatched_proposal_that_cannot_be_judged_is_left_alone(kind: str) -> None:
+    torch.manual_seed(4)
+    logits = torch.randn(4, 4, requires_grad=True)
+    judged = torch.tensor([True, False, False, True])
+    config = GroundingConfig(token_loss=kind)  # type: ignore[arg-type]
+    token_loss(logits, torch.tensor([2]), torch.eye(1, 3), config, judged).backward()
+    assert logits.grad is not None
+    assert logits.grad.any(1).tolist() == [True, False, True, True]  # 2 is matched

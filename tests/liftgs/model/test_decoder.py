@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from liftgs.model.decoder import Attention, Decoder, DecoderConfig, SceneTokens, farthest_points
+from liftgs.model.decoder import Attention, Decoder, DecoderConfig, LayerOutput, SceneTokens, farthest_points
 
 SMALL = DecoderConfig(layers=2, dim=16, heads=2, feedforward=32, dropout=0.0, proposals=6)
 
@@ -20,6 +20,7 @@ def scene(seed: int = 0, tokens: int = 30, voxels: int = 50) -> SceneTokens:
         torch.randn(tokens, 3, generator=g),
         torch.randn(voxels, 21, generator=g),
         torch.randn(tokens, 21, generator=g),
+        torch.randn(tokens, 7, generator=g),
     )
 
 
@@ -35,10 +36,14 @@ def ask(sets: int, count: int) -> tuple[Tensor, Tensor]:
     return queries, torch.zeros(sets, count, dtype=torch.bool)
 
 
+def answer(network: Decoder, scene: SceneTokens, queries: Tensor, padding: Tensor) -> list[LayerOutput]:
+    return network(scene, queries, queries[..., :7], padding)
+
+
 @pytest.mark.parametrize("start", ["learned", "sampled"])
 def test_every_layer_and_the_start_are_supervised(start: str) -> None:
     config = DecoderConfig(**{**vars(SMALL), "proposal_start": start})
-    outputs = decoder(config)(scene(), *ask(3, 4))
+    outputs = answer(decoder(config), scene(), *ask(3, 4))
     assert len(outputs) == 3
     for output in outputs:
         assert output.mask_embeds.shape == (3, 6, 21)
@@ -48,8 +53,8 @@ def test_every_layer_and_the_start_are_supervised(start: str) -> None:
 def test_the_order_of_queries_does_not_matter() -> None:
     network, (queries, padding) = decoder(), ask(1, 4)
     order = torch.tensor([2, 0, 3, 1])
-    a = network(scene(), queries, padding)[-1]
-    b = network(scene(), queries[:, order], padding)[-1]
+    a = answer(network, scene(), queries, padding)[-1]
+    b = answer(network, scene(), queries[:, order], padding)[-1]
     torch.testing.assert_close(b.mask_embeds, a.mask_embeds)
     torch.testing.assert_close(b.token_logits[..., :-1], a.token_logits[..., order])
     torch.testing.assert_close(b.token_logits[..., -1], a.token_logits[..., -1])
@@ -58,17 +63,19 @@ def test_the_order_of_queries_does_not_matter() -> None:
 def test_the_order_of_scene_tokens_does_not_matter() -> None:
     network, s = decoder(), scene()
     order = torch.randperm(30)
-    moved = SceneTokens(s.features[order], s.xyz[order], s.mask_features, s.pooled_mask_features[order])
-    a, b = network(s, *ask(1, 3))[-1], network(moved, *ask(1, 3))[-1]
+    moved = SceneTokens(
+        s.features[order], s.xyz[order], s.mask_features, s.pooled_mask_features[order], s.pooled_features[order]
+    )
+    a, b = answer(network, s, *ask(1, 3))[-1], answer(network, moved, *ask(1, 3))[-1]
     torch.testing.assert_close(a.mask_embeds, b.mask_embeds, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_changes_nothing() -> None:
     network, (queries, padding) = decoder(), ask(1, 3)
-    plain = network(scene(), queries, padding)[-1]
+    plain = answer(network, scene(), queries, padding)[-1]
     filler = torch.full((1, 2, 10), 9.0)
     hidden = torch.tensor([[False, False, False, True, True]])
-    padded = network(scene(), torch.cat((queries, filler), 1), hidden)[-1]
+    padded = answer(network, scene(), torch.cat((queries, filler), 1), hidden)[-1]
     torch.testing.assert_close(padded.mask_embeds, plain.mask_embeds, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(padded.token_logits[..., :3], plain.token_logits[..., :3], rtol=1e-4, atol=1e-4)
     assert (padded.token_logits[..., 3:5] == -math.inf).all()
@@ -78,15 +85,15 @@ def test_padding_changes_nothing() -> None:
 def test_a_thing_named_twice_gets_two_equal_columns() -> None:
     queries, padding = ask(1, 3)
     twice = torch.cat((queries, queries[:, :1]), 1)
-    logits = decoder()(scene(), twice, torch.zeros(1, 4, dtype=torch.bool))[-1].token_logits
+    logits = answer(decoder(), scene(), twice, torch.zeros(1, 4, dtype=torch.bool))[-1].token_logits
     torch.testing.assert_close(logits[..., 0], logits[..., 3])
     assert padding.shape == (1, 3)
 
 
 def test_query_sets_do_not_see_each_other() -> None:
     network, (queries, padding) = decoder(), ask(2, 3)
-    both = network(scene(), queries, padding)[-1]
-    alone = network(scene(), queries[1:], padding[1:])[-1]
+    both = answer(network, scene(), queries, padding)[-1]
+    alone = answer(network, scene(), queries[1:], padding[1:])[-1]
     torch.testing.assert_close(both.mask_embeds[1:], alone.mask_embeds, rtol=1e-4, atol=1e-5)
 
 
@@ -109,11 +116,11 @@ def test_a_proposal_looks_only_where_its_last_mask_is() -> None:
 
 def test_an_empty_mask_looks_everywhere() -> None:
     network, s = decoder(), scene()
-    nowhere = SceneTokens(s.features, s.xyz, s.mask_features, torch.zeros(30, 21))
+    nowhere = SceneTokens(s.features, s.xyz, s.mask_features, torch.zeros(30, 21), s.pooled_features)
     nowhere.pooled_mask_features[:, 4:] = -1  # every logit is below 0
-    start = network(nowhere, *ask(1, 2))[0]
+    start = answer(network, nowhere, *ask(1, 2))[0]
     assert network._attended(start, nowhere, 2).all()
-    assert torch.isfinite(network(nowhere, *ask(1, 2))[-1].mask_embeds).all()
+    assert torch.isfinite(answer(network, nowhere, *ask(1, 2))[-1].mask_embeds).all()
 
 
 def test_a_local_mask_fades_with_the_distance_from_its_centre() -> None:
@@ -121,7 +128,7 @@ def test_a_local_mask_fades_with_the_distance_from_its_centre() -> None:
     torch.nn.init.normal_(network.heads.extent.weight, std=0.3)
     proposals, centres, xyz = torch.randn(1, 6, 16), torch.randn(6, 3), torch.randn(50, 3)
     queries, padding = ask(1, 2)
-    embeds = network.heads(proposals, torch.randn(1, 2, 16), padding, centres).mask_embeds[0]
+    embeds = network.heads(proposals, torch.randn(1, 2, 16), padding, centres, scene(), queries[..., :7]).mask_embeds[0]
     voxels = torch.randn(50, 12)
     features = network.mask_features(voxels, xyz)
     normed = network.heads.norm(proposals)[0]
@@ -130,7 +137,6 @@ def test_a_local_mask_fades_with_the_distance_from_its_centre() -> None:
     learned = network.heads.mask(normed) @ network.mask_projection(voxels).T
     expected = learned + bias - torch.nn.functional.softplus(stiffness) * distance
     torch.testing.assert_close(embeds @ features.T, expected, rtol=1e-4, atol=1e-4)
-    assert queries.shape == (1, 2, 10)
 
 
 def test_attention_is_the_textbook_one() -> None:
@@ -158,3 +164,18 @@ def test_farthest_points_are_those_of_the_definition() -> None:
         distances = torch.cdist(xyz, xyz[chosen[:i]]).amin(1)
         assert chosen[i] == int(distances.argmax())
     assert sorted(farthest_points(xyz, 100).tolist()) == list(range(40))
+
+
+def test_what_points_look_like_within_a_mask_speaks_for_a_query() -> None:
+    """Turning the features of a proposal's own mask towards a query raises that correspondence, and no other's."""
+    network, s = decoder(), scene()
+    queries, padding = ask(1, 3)
+    before = answer(network, s, queries, padding)[0]
+    inside = before.mask_embeds[0, 2] @ s.pooled_mask_features.T > 0
+    towards = torch.where(inside[:, None], 5 * queries[0, 1, :7], s.pooled_features)
+    turned = SceneTokens(s.features, s.xyz, s.mask_features, s.pooled_mask_features, towards)
+    after = answer(network, turned, queries, padding)[0]
+    change = (after.token_logits - before.token_logits)[0, 2]
+    assert change[:3].argmax() == 1
+    assert change[1] > 1
+    assert change[3] == 0
