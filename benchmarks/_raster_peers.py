@@ -172,6 +172,7 @@ def torch_splatting(checkout: Path) -> Peer:
     text = (checkout / "gaussian_splatting" / "gauss_render.py").read_text()
     for old, new in (
         (".to('cuda')", ""),
+        ("from einops import reduce\n", ""),  # it only imports it
         ("torch.arange(256), torch.arange(256)", "torch.arange(512), torch.arange(512)"),
         ("*self.pix_coord.shape[:2], 3)", "*self.pix_coord.shape[:2], color.shape[1])"),
         # instead of [pixels, splats, channels]

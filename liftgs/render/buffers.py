@@ -18,7 +18,7 @@ from torch import Tensor
 #: Smaller tensors come from torch's own allocator.
 LEAST_BYTES = 1 << 20
 #: Blocks that wait for their next use hold at most this much together.
-KEEP_BYTES = 4 << 30
+KEEP_BYTES = 2 << 30
 
 
 class Pool:
