@@ -104,16 +104,18 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
         self.heads = Heads(dim, local=config.proposal_start == "sampled")
 
-    def mask_features(self, voxels: Float[Tensor, "n c"], xyz: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+    def mask_features(
+        self, voxels: Float[Tensor, "n c"], xyz: Float[Tensor, "n 3"], squares: Float[Tensor, "n 1"]
+    ) -> Float[Tensor, "n e"]:
         """What masks are dot products with: learned channels, then x, y, z, their sum of squares, and 1.
 
         The last five let a proposal add a bias and a paraboloid around a centre, in one dot product.
 
         Args:
-            voxels: U-Net features at level 0.
-            xyz: metres, relative to the scene's origin.
+            voxels: U-Net features at level 0, or means of them.
+            xyz: metres, relative to the scene's origin; or means.
+            squares: squared distances from there; or means.
         """
-        squares = xyz.square().sum(1, keepdim=True)
         return torch.cat((self.mask_projection(voxels).float(), xyz, squares, torch.ones_like(squares)), 1)
 
     def forward(

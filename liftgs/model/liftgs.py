@@ -140,11 +140,14 @@ class LiftGS(nn.Module):
         xyz, rgb = torch.cat([cloud.xyz for cloud in clouds]), torch.cat([cloud.rgb for cloud in clouds])
         gaussians, colours, features = self.gaussian_head(points, xyz, rgb)
         places = inputs[:, :3]
-        mask_features = self.decoder.mask_features(points, places)
-        pooled = _mean_by(
-            torch.cat((places, features, mask_features), 1), _ancestors(pyramid, level), len(outputs[level])
+        mask_features = self.decoder.mask_features(points, places, places.square().sum(1, keepdim=True))
+        # Mask features are linear in these, so the means of the narrow rows give the means of the wide ones.
+        narrow = torch.cat((features, points, places, places.square().sum(1, keepdim=True)), 1)
+        means = _mean_by(narrow, _ancestors(pyramid, level), len(outputs[level]))
+        token_features, token_points, token_places, token_squares = means.split(
+            (features.shape[1], points.shape[1], 3, 1), 1
         )
-        width = features.shape[1]
+        token_mask_features = self.decoder.mask_features(token_points, token_places, token_squares)
         sizes = [len(cloud) for cloud in clouds]
         token_sizes = torch.bincount(pyramid.levels[level].coords[:, 0].long(), minlength=len(clouds)).tolist()
         per_scene = zip(
@@ -152,7 +155,7 @@ class LiftGS(nn.Module):
             *(x.split(sizes) for x in (gaussians.means, gaussians.covars, gaussians.opacities)),
             *(x.split(sizes) for x in (colours, features, mask_features)),
             outputs[level].split(token_sizes),
-            pooled.split(token_sizes),
+            *(x.split(token_sizes) for x in (token_places, token_mask_features, token_features)),
             strict=True,
         )
         return [
@@ -161,9 +164,9 @@ class LiftGS(nn.Module):
                 Gaussians(means, covars, opacities),
                 colour,
                 feature,
-                SceneTokens(token, pool[:, :3], mask_feature, pool[:, 3 + width :], pool[:, 3 : 3 + width]),
+                SceneTokens(of_tokens[0], of_tokens[1], mask_feature, *of_tokens[2:]),
             )
-            for cloud, means, covars, opacities, colour, feature, mask_feature, token, pool in per_scene
+            for cloud, means, covars, opacities, colour, feature, mask_feature, *of_tokens in per_scene
         ]
 
     def decode(

@@ -130,7 +130,7 @@ def test_a_local_mask_fades_with_the_distance_from_its_centre() -> None:
     queries, padding = ask(1, 2)
     embeds = network.heads(proposals, torch.randn(1, 2, 16), padding, centres, scene(), queries[..., :7]).mask_embeds[0]
     voxels = torch.randn(50, 12)
-    features = network.mask_features(voxels, xyz)
+    features = network.mask_features(voxels, xyz, xyz.square().sum(1, keepdim=True))
     normed = network.heads.norm(proposals)[0]
     offset, bias, stiffness = network.heads.extent(normed).split((3, 1, 1), 1)
     distance = (xyz[None] - (centres + offset)[:, None]).square().sum(2)
