@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from liftgs.losses.grounding import softplus
+from liftgs.render import NotFinite
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def match(
         config: weights.
 
     Raises:
-        ValueError: more targets than proposals, or costs that are not finite.
+        ValueError: more targets than proposals.
+        NotFinite: costs that are not.
     """
     if len(masks) > len(mask_logits):
         raise ValueError(f"{len(masks)} targets but only {len(mask_logits)} proposals")
@@ -55,7 +57,7 @@ def match(
     cost = pairwise_cost(mask_logits.float(), token_logits.float(), masks.float(), positives.float(), config)
     costs = cost.cpu().numpy()
     if not np.isfinite(costs).all():
-        raise ValueError("the matching cost is not finite")
+        raise NotFinite("the matching cost is not finite")
     rows, columns = linear_sum_assignment(costs)
     proposal = torch.empty(len(masks), dtype=torch.long)
     proposal[torch.from_numpy(columns)] = torch.from_numpy(rows)

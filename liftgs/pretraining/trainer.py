@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from liftgs.model.liftgs import LiftGS
 from liftgs.pretraining.items import Item
-from liftgs.pretraining.objective import Objective, ObjectiveConfig
+from liftgs.pretraining.objective import Losses, Objective, ObjectiveConfig
+from liftgs.render import NotFinite
 
 
 class TrainingDiverged(RuntimeError):
@@ -92,8 +93,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            losses = self.objective(self.model, [item.to(self.device) for item in items])
+        losses = self._losses(items)
         forward = time.perf_counter()
         finite = bool(torch.isfinite(losses.total))
         norm = math.nan
@@ -117,6 +117,14 @@ class Trainer:
         }
         self._check_skipped(metrics)
         return metrics
+
+    def _losses(self, items: Sequence[Item]) -> Losses:
+        """NaN if the network's outputs cannot even be rendered or matched."""
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                return self.objective(self.model, [item.to(self.device) for item in items])
+        except NotFinite:
+            return Losses(torch.tensor(math.nan), {})
 
     @property
     def _bf16(self) -> bool:

@@ -11,6 +11,10 @@ from torch import Tensor
 from liftgs.scene import Camera
 
 
+class NotFinite(ValueError):
+    """NaN or infinity where a finite number is needed; a training skips the step."""
+
+
 @dataclass(frozen=True, eq=False)
 class Gaussians:
     """Anisotropic 3D Gaussians. Gradients flow to all three tensors.

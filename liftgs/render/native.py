@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from liftgs.render import compile
 from liftgs.render.base import Rasterization, check_channels
 from liftgs.render.buffers import POOL
-from liftgs.render.gaussians import Gaussians, Pinhole
+from liftgs.render.gaussians import Gaussians, NotFinite, Pinhole
 
 
 class NativeRasterization(Rasterization):
@@ -21,7 +21,7 @@ class NativeRasterization(Rasterization):
 
     Raises:
         compile.NoKernels: they cannot be built here.
-        ValueError: a number of the Gaussians is NaN or infinite.
+        NotFinite: a number of the Gaussians is NaN or infinite.
     """
 
     def __init__(self, gaussians: Gaussians, camera: Pinhole):
@@ -47,7 +47,7 @@ class _Plan:
         pointers = [t.data_ptr() for t in inputs]
         self.handle = self.library.liftgs_plan(len(gaussians), *pointers, self.width, self.height, _threads())
         if not self.handle:
-            raise ValueError("Gaussians hold NaN or infinity")
+            raise NotFinite("Gaussians hold NaN or infinity")
         weakref.finalize(self, self.library.liftgs_free, self.handle).atexit = False
         self.floats = 8 * self.library.liftgs_blocks(self.handle)
 
@@ -91,7 +91,7 @@ class _Composite(torch.autograd.Function):
             image.data_ptr(), image.stride(1), _threads(),
         )  # fmt: skip
         if not finite:
-            raise ValueError("channels of visible Gaussians hold NaN or infinity")
+            raise NotFinite("channels of visible Gaussians hold NaN or infinity")
         ctx.plan = plan
         ctx.save_for_backward(weights, channels)
         return image[..., :count]

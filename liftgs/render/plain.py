@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from liftgs.render.base import Rasterization, check_channels
-from liftgs.render.gaussians import Gaussians, Pinhole
+from liftgs.render.gaussians import Gaussians, NotFinite, Pinhole
 from liftgs.render.projection import Splats, project
 
 TILE = 16
@@ -30,13 +30,13 @@ class PlainRasterization(Rasterization):
     """One view's weights as a dense matrix per tile. Any dtype, any device.
 
     Raises:
-        ValueError: a number of the Gaussians is NaN or infinite.
+        NotFinite: a number of the Gaussians is NaN or infinite.
     """
 
     def __init__(self, gaussians: Gaussians, camera: Pinhole):
         for tensor in (gaussians.means, gaussians.covars, gaussians.opacities):
             if not tensor.isfinite().all():
-                raise ValueError("Gaussians hold NaN or infinity")
+                raise NotFinite("Gaussians hold NaN or infinity")
         self._n, self._camera = len(gaussians), camera
         splats = project(gaussians, camera)
         self._tiles = [_weigh(splats, y, x, ids) for y, x, ids in _bin(splats, camera)]
@@ -49,7 +49,7 @@ class PlainRasterization(Rasterization):
         """See `Rasterization.composite`."""
         check_channels(channels, self._n)
         if not channels[self._seen].isfinite().all():
-            raise ValueError("channels of visible Gaussians hold NaN or infinity")
+            raise NotFinite("channels of visible Gaussians hold NaN or infinity")
         channels = channels.to(self.alpha.dtype)
         return self._assemble([tile.weights @ channels[tile.ids] for tile in self._tiles], channels.shape[1])
 

@@ -64,6 +64,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(item: Item) ->
     assert trainer.step([item])["skipped"] == 0
 
 
+def test_a_network_whose_outputs_are_not_finite_is_skipped_too(item: Item) -> None:
+    """The renderer refuses NaN; that is no reason for the run to end."""
+    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    with torch.no_grad():
+        trainer.model.gaussian_head.geometry.bias[0] = math.nan
+    assert trainer.step([item])["skipped"] == 1
+
+
 def test_too_many_skipped_steps_stop_the_run_with_the_reason(item: Item) -> None:
     trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
     for _ in range(19):
