@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 #: A box of at most so many cells per voxel is searched through a dense table (rooms of 5 cm voxels take about 50), a
-#: larger one by sorting. At 256 both take as long.
+#: larger one by sorting.
 DENSE_CELLS_PER_VOXEL = 256
 
 
