@@ -109,7 +109,7 @@ class LiftGS(nn.Module):
     def __init__(self, config: LiftGSConfig):
         super().__init__()
         self.config = config
-        channels = self._unet_channels(config.unet)
+        channels = config.unet.output_channels
         self.unet = SpUNet(config.unet)
         self.gaussian_head = GaussianHead(config.gaussians, channels[0], config.voxel_size_m)
         self.decoder = Decoder(config.decoder, channels[config.decoder.scene_level], channels[0], config.embed_dim)
@@ -119,12 +119,6 @@ class LiftGS(nn.Module):
             else nn.Linear(config.embed_dim, config.gaussians.features, bias=False)
         )
 
-    @staticmethod
-    def _unet_channels(config: UNetConfig) -> list[int]:
-        """Of the decoder outputs, finest first."""
-        half = len(config.channels) // 2
-        return [*reversed(config.channels[half:]), config.channels[half - 1]]
-
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -132,41 +126,33 @@ class LiftGS(nn.Module):
 
     def encode(self, clouds: Sequence[Voxels]) -> list[EncodedScene]:
         """One pass over a batch of clouds."""
-        pyramid = build_pyramid(batch_grid(clouds), len(self.config.unet.channels) // 2 + 1)
+        pyramid = build_pyramid(batch_grid(clouds), self.config.unet.num_levels)
         inputs = torch.cat([cloud.inputs() for cloud in clouds])
-        outputs = self.unet(inputs, pyramid)
-        level = self.config.decoder.scene_level
-        points = outputs[0]
+        levels = self.unet(inputs, pyramid)
         xyz, rgb = torch.cat([cloud.xyz for cloud in clouds]), torch.cat([cloud.rgb for cloud in clouds])
-        gaussians, colours, features = self.gaussian_head(points, xyz, rgb)
-        places = inputs[:, :3]
-        mask_features = self.decoder.mask_features(points, places, places.square().sum(1, keepdim=True))
-        # Mask features are linear in these, so the means of the narrow rows give the means of the wide ones.
-        narrow = torch.cat((features, points, places, places.square().sum(1, keepdim=True)), 1)
-        means = _mean_by(narrow, _ancestors(pyramid, level), len(outputs[level]))
-        token_features, token_points, token_places, token_squares = means.split(
-            (features.shape[1], points.shape[1], 3, 1), 1
-        )
-        token_mask_features = self.decoder.mask_features(token_points, token_places, token_squares)
+        gaussians, colours, features = self.gaussian_head(levels[0], xyz, rgb)
+        mask_inputs = (levels[0], inputs[:, :3], inputs[:, :3].square().sum(1, keepdim=True))
+        of_voxel = _ancestors(pyramid, self.config.decoder.scene_level)
+        of_level = levels[self.config.decoder.scene_level]
+        # Mask features are linear in these, so the means of the narrow rows give those of the wide ones.
+        narrow = (*mask_inputs, features)
+        pooled = _mean_by(torch.cat(narrow, 1), of_voxel, len(of_level)).split([x.shape[1] for x in narrow], 1)
+        per_voxel = (gaussians.means, gaussians.covars, gaussians.opacities, colours, features)
+        per_token = (of_level, pooled[1], self.decoder.mask_features(*pooled[:3]), pooled[3])
+        counts = torch.bincount(pyramid.levels[self.config.decoder.scene_level].coords[:, 0]).tolist()
         sizes = [len(cloud) for cloud in clouds]
-        token_sizes = torch.bincount(pyramid.levels[level].coords[:, 0].long(), minlength=len(clouds)).tolist()
-        per_scene = zip(
+        scenes = zip(
             clouds,
-            *(x.split(sizes) for x in (gaussians.means, gaussians.covars, gaussians.opacities)),
-            *(x.split(sizes) for x in (colours, features, mask_features)),
-            outputs[level].split(token_sizes),
-            *(x.split(token_sizes) for x in (token_places, token_mask_features, token_features)),
+            zip(*(x.split(sizes) for x in per_voxel), strict=True),
+            self.decoder.mask_features(*mask_inputs).split(sizes),
+            zip(*(x.split(counts) for x in per_token), strict=True),
             strict=True,
         )
         return [
             EncodedScene(
-                cloud,
-                Gaussians(means, covars, opacities),
-                colour,
-                feature,
-                SceneTokens(of_tokens[0], of_tokens[1], mask_feature, *of_tokens[2:]),
+                cloud, Gaussians(means, covars, opacities), colour, feature, SceneTokens(token, place, mask, *means_of)
             )
-            for cloud, means, covars, opacities, colour, feature, mask_feature, *of_tokens in per_scene
+            for cloud, (means, covars, opacities, colour, feature), mask, (token, place, *means_of) in scenes
         ]
 
     def decode(
@@ -229,8 +215,8 @@ class LiftGS(nn.Module):
         """Load a checkpoint, ready for inference.
 
         Args:
-            uri: "tiny" (ships with the package), or a folder with config.json and model.safetensors: a path or any
-                fsspec URL.
+            uri: the name of a checkpoint that ships with the package, or a folder with config.json and
+                model.safetensors: a path or any fsspec URL.
             device: where to.
 
         Raises:
@@ -262,7 +248,8 @@ def _read(uri: str, asked: str) -> bytes:
             return bytes(file.read())
     except (FileNotFoundError, NotADirectoryError):
         shipped = sorted(path.name for path in _WEIGHTS.glob("*/")) if _WEIGHTS.is_dir() else []
-        raise FileNotFoundError(f"no checkpoint {asked!r}: {uri} is missing; shipped ones are {shipped}") from None
+        choice = f"those that ship are {shipped}" if shipped else "none ships yet, jobs/pretrain.yaml makes one"
+        raise FileNotFoundError(f"no checkpoint {asked!r}: {uri} is missing; {choice}") from None
 
 
 def _json(data: bytes, uri: str) -> Any:

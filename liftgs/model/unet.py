@@ -56,6 +56,12 @@ class UNetConfig:
         """Of the pyramid that the network works on."""
         return len(self.channels) // 2 + 1
 
+    @property
+    def output_channels(self) -> tuple[int, ...]:
+        """Of what the network returns at each level, finest first."""
+        half = len(self.channels) // 2
+        return (*reversed(self.channels[half:]), self.channels[half - 1])
+
 
 class SpUNet(nn.Module):
     """Features on the finest voxels to features at every level."""

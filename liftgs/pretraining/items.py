@@ -93,9 +93,10 @@ class ItemView:
     queries: Float[Tensor, "t f"]
     positives: Float[Tensor, "k t"]
 
-    def masks(self) -> Float[Tensor, "k h w"]:
-        """Targets, 0 or 1."""
-        return (self.segment == self.chosen[:, None, None]).float()
+    def masks(self, height: int | None = None, width: int | None = None) -> Float[Tensor, "k h w"]:
+        """Targets, 0 or 1; at the photo's size, or another."""
+        segment = shrink_labels(self.segment, height or self.camera.height, width or self.camera.width)
+        return (segment == self.chosen[:, None, None]).float()
 
     def to(self, device: torch.device | str) -> ItemView:
         """On another device."""
@@ -187,20 +188,18 @@ def _view(
     segments = view.segments
     if segments is None or segments.embeds is None:
         raise BadInput(uri, f"view {view.id} has no segments with embeddings; label the corpus first")
-    shrink = min(1.0, config.image_px / max(view.camera.width, view.camera.height))
-    width, height = max(1, round(view.camera.width * shrink)), max(1, round(view.camera.height * shrink))
-    camera = view.camera.resized(width, height)
-    viewmat = camera.world_to_cam @ np.linalg.inv(move)
-    segment = torch.from_numpy(_nearest(segments.semantics, height, width).astype(np.int64)) - 1
+    viewmat = torch.from_numpy(view.camera.world_to_cam @ np.linalg.inv(move)).float()
+    K = torch.from_numpy(view.camera.K).float()
+    camera = Pinhole(viewmat, K, view.camera.width, view.camera.height).within(config.image_px)
+    height, width = camera.height, camera.width
+    segment = shrink_labels(torch.from_numpy(segments.semantics.astype(np.int32)), height, width) - 1
     embeds = functional.normalize(torch.from_numpy(segments.embeds.astype(np.float32)), dim=1)
     areas = torch.bincount(segment.flatten() + 1, minlength=len(embeds) + 1)[1:]
     candidates = np.flatnonzero(areas.numpy() >= max(1, config.min_area * height * width))
     chosen = torch.from_numpy(rng.permutation(candidates)[: config.instances])
     queries, positives = share_queries(embeds[chosen], config.same_query)
-    pinhole = Pinhole(torch.from_numpy(viewmat).float(), torch.from_numpy(camera.K).float(), width, height)
-    return ItemView(
-        _shrink(view.photo, height, width) * gain + shift, pinhole, segment, embeds, chosen, queries, positives
-    )
+    photo = _shrink(view.photo, height, width) * gain + shift
+    return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
 
 
 def share_queries(embeds: Float[Tensor, "k f"], cosine: float) -> tuple[Float[Tensor, "t f"], Float[Tensor, "k t"]]:
@@ -215,12 +214,11 @@ def share_queries(embeds: Float[Tensor, "k f"], cosine: float) -> tuple[Float[Te
     """
     firsts: list[int] = []
     query_of: list[int] = []
-    similar = embeds @ embeds.T
+    similar = (embeds @ embeds.T).numpy()
     for row in range(len(embeds)):
-        near = [(float(similar[row, first]), -query) for query, first in enumerate(firsts) if cosine < 1]
-        best, query = max(near, default=(-math.inf, 0))
-        if best >= cosine:
-            query_of.append(-query)
+        near = similar[row, firsts]
+        if len(near) and cosine < 1 and near.max() >= cosine:
+            query_of.append(int(near.argmax()))
         else:
             query_of.append(len(firsts))
             firsts.append(row)
@@ -235,8 +233,6 @@ def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float
     return functional.interpolate(pixels, size=(height, width), mode="area")[0].permute(1, 2, 0).contiguous()
 
 
-def _nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The pixel under the centre of each new pixel."""
-    rows = ((np.arange(height) + 0.5) * image.shape[0] / height).astype(int)
-    columns = ((np.arange(width) + 0.5) * image.shape[1] / width).astype(int)
-    return image[rows[:, None], columns]
+def shrink_labels(labels: Int[Tensor, "h w"], height: int, width: int) -> Int[Tensor, "nh nw"]:
+    """Of each new pixel the label under its centre; exact up to 2^24."""
+    return functional.interpolate(labels[None, None].float(), size=(height, width), mode="nearest-exact")[0, 0].long()

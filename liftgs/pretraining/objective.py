@@ -22,7 +22,7 @@ from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.model.decoder import LayerOutput
 from liftgs.model.liftgs import EncodedScene, LiftGS
 from liftgs.pretraining.items import Item, ItemView
-from liftgs.render import Pinhole, Rasterization, rasterize
+from liftgs.render import Rasterization, rasterize
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,11 @@ class Objective:
 
         Of a mask that lies elsewhere in the scene a photo cannot tell whether a query names it.
         """
-        small = _within(view.camera, self.config.match_px)
+        small = view.camera.within(self.config.match_px)
         if (small.width, small.height) != (view.camera.width, view.camera.height):
             raster = rasterize(scene.gaussians, small)
         features, alpha = raster.composite(scene.tokens.mask_features).flatten(0, 1), raster.alpha.flatten()
-        rows = ((torch.arange(small.height, device=alpha.device) + 0.5) * view.camera.height / small.height).long()
-        columns = ((torch.arange(small.width, device=alpha.device) + 0.5) * view.camera.width / small.width).long()
-        masks = view.masks()[:, rows][:, :, columns].flatten(1)
+        masks = view.masks(small.height, small.width).flatten(1)
         background = (1 - alpha) * self.config.background_logit
         logits = (torch.cat([answer.mask_embeds[0] for answer in answers]) @ features.T + background).chunk(
             len(answers)
@@ -182,11 +180,3 @@ def _tokens(answer: LayerOutput, view: ItemView) -> Float[Tensor, "m t+1"]:
     """Token logits without the padding."""
     logits = answer.token_logits[0]
     return torch.cat((logits[:, : len(view.queries)], logits[:, -1:]), 1)
-
-
-def _within(camera: Pinhole, longest_px: int) -> Pinhole:
-    """The camera with its image no larger than that."""
-    shrink = min(1.0, longest_px / max(camera.width, camera.height))
-    width, height = max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink))
-    scale = torch.tensor([[width / camera.width], [height / camera.height], [1.0]], device=camera.K.device)
-    return Pinhole(camera.viewmat, camera.K * scale, width, height)

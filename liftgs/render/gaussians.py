@@ -77,3 +77,10 @@ class Pinhole:
         viewmat = torch.as_tensor(camera.world_to_cam, dtype=torch.float32, device=device)
         K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
         return Pinhole(viewmat, K, camera.width, camera.height)
+
+    def within(self, longest_px: int) -> Pinhole:
+        """The same camera with its image resampled so that no side is longer than this; never enlarged."""
+        shrink = min(1.0, longest_px / max(self.width, self.height))
+        width, height = max(1, round(self.width * shrink)), max(1, round(self.height * shrink))
+        scale = self.K.new_tensor([[width / self.width], [height / self.height], [1.0]])
+        return Pinhole(self.viewmat, self.K * scale, width, height)
