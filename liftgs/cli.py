@@ -81,7 +81,7 @@ def zero_shot(
     grounder = load(checkpoint, device)
     model, queries = grounder.model, encode_phrases(class_phrases(), grounder.clip)
     config = ProposalConfig(at_once, top_k, nms_iou)
-    clouds = list(labelled_clouds(held_out_scenes(rooms, seed, views), model.config.voxel_size_m))
+    clouds = list(labelled_clouds(held_out_scenes(rooms, seed, views)))
     found = evaluate_zero_shot(model, queries, clouds, config=config, progress=_progress)
     twin = None
     if untrained:

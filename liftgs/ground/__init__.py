@@ -1,7 +1,7 @@
 """Phrases -> masks and boxes in a scan, from a checkpoint. What `liftgs ground` does, in Python:
 
     from liftgs.ground import ground, load
-    model = load("tiny")
+    model = load("runs/pretrain")
     found = ground(model, "scans/kitchen", ["the red chair"])
 
 `found.matches` are masks, boxes and scores; `liftgs.ground.files` writes them, `liftgs.ground.picture` draws them.

@@ -86,7 +86,7 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Grounder
     """Load a checkpoint and its CLIP.
 
     Args:
-        checkpoint: "tiny" (ships with the package), or a folder: a path or any fsspec URL.
+        checkpoint: as `LiftGS.from_pretrained` takes it.
         device: where both go.
 
     Raises:

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from liftgs.chunks import load_chunk, plan_chunks
-from liftgs.geometry import CloudConfig
 from liftgs.model.liftgs import LiftGS
 from liftgs.procedural import KINDS
 from liftgs.scene import PointCloud, Scene
@@ -96,14 +95,12 @@ class ZeroShotScores:
         return sorted(((n, k, (a, b, c)) for n, k, (a, b, c) in rows if k), key=lambda row: (-row[2][2], row[0]))
 
 
-def labelled_clouds(
-    scenes: Iterable[Scene], voxel_size_m: float, classes: Sequence[str] = KINDS
-) -> Iterator[LabelledCloud]:
-    """The chunks of labelled scenes, made as the labelling job makes them.
+def labelled_clouds(scenes: Iterable[Scene], classes: Sequence[str] = KINDS) -> Iterator[LabelledCloud]:
+    """The chunks of labelled scenes, made as the labelling job makes them: 5 cm voxels, whatever a network works in, so
+    that all are measured on the same points.
 
     Args:
         scenes: with instance ids in their frames.
-        voxel_size_m: of the network that is to be evaluated.
         classes: what is evaluated. Walls, floors and ceilings are not among `KINDS`: ScanNet leaves out the shell, too.
 
     Raises:
@@ -111,7 +108,7 @@ def labelled_clouds(
     """
     for scene in scenes:
         for chunk in plan_chunks(scene):
-            loaded = load_chunk(scene, chunk, CloudConfig(voxel_size_m=voxel_size_m))
+            loaded = load_chunk(scene, chunk)
             if loaded.labels is None or loaded.cloud.instances is None:
                 raise ValueError(f"{scene.uri} has no labels to evaluate on")
             label_of = np.full(int(loaded.cloud.instances.max()) + 1, VOID)

@@ -32,7 +32,7 @@ MIN = 5  # points of an instance: the rooms here have few and large voxels, so t
 
 @pytest.fixture(scope="module")
 def clouds() -> list[LabelledCloud]:
-    return list(labelled_clouds(held_out_scenes(3, 1_000_000, views=2, image_px=128), 0.1))
+    return list(labelled_clouds(held_out_scenes(3, 1_000_000, views=2, image_px=128)))
 
 
 @dataclass
@@ -104,7 +104,7 @@ def test_every_class_that_is_there_is_in_the_table_and_no_other(clouds: list[Lab
 
 def test_the_shell_of_a_room_is_void_and_its_objects_are_not() -> None:
     scene = ProceduralScene("apartments", 1, seed=1_000_000, views=1, width=128, height=128)
-    known = next(iter(labelled_clouds([scene], 0.1)))
+    known = next(iter(labelled_clouds([scene])))
     kinds = {instance.id: instance.kind for instance in scene.labels().instances}
     assert {kinds[i] for i in np.unique(known.instances)} >= {"wall", "floor"}
     for i in np.unique(known.instances).tolist():
@@ -115,7 +115,7 @@ def test_the_shell_of_a_room_is_void_and_its_objects_are_not() -> None:
 def test_corpora_take_turns_and_a_seed_is_a_result() -> None:
     def rooms(count: int) -> list[tuple[str, int]]:
         scenes = held_out_scenes(count, 1_000_007, views=1, image_px=64)
-        return [(known.name, len(known.cloud)) for known in labelled_clouds(scenes, 0.1)]
+        return [(known.name, len(known.cloud)) for known in labelled_clouds(scenes)]
 
     three = rooms(3)
     assert [name.partition("-")[0] for name, _ in three] == ["apartments", "offices", "warehouses"]
