@@ -210,12 +210,7 @@ class Attention(nn.Module):
         q: Float[Tensor, "b x d"],
         k: Float[Tensor, "#b t d"],
         v: Float[Tensor, "#b t d"],
-        attend: Bool[
-            Tensor,
-            (
-                b  # rows t
-            ),
-        ],
+        attend: Bool[Tensor, "#b #x t"],
     ) -> Float[Tensor, "b x d"]:
         """Standard scaled dot product; keys and values of one scene serve all its query sets."""
 

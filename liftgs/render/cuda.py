@@ -49,7 +49,7 @@ class CudaRasterization(Rasterization):
                 Ks=camera.K.to(device, torch.float32)[None],
                 width=camera.width,
                 height=camera.height,
-                covars=covars,
+                covars=(covars + covars.mT) / 2,  # gsplat reads the upper triangle; the gradient shall be symmetric
                 channel_chunk=CHUNK,
             )
         if self._alpha is None:

@@ -282,11 +282,11 @@ def submit(cluster: RayCluster, inputs: Path, output: Path, log: Path) -> subpro
 
 
 def trainer_pid(run: Path, but: int = 0) -> int:
-    """The process that trains into a run's folder, 0 if there is none: it holds an event file open."""
+    """The process that trains into a run's folder, 0 if there is none: it holds an event file of TensorBoard open."""
     psutil = importlib.import_module("psutil")  # Ray brings it
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != but and any(file.path.startswith(str(run)) for file in process.open_files()):
+            if process.pid != but and any(file.path.startswith(f"{run}/tensorboard") for file in process.open_files()):
                 return int(process.pid)
     return 0
 

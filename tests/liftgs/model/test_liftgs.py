@@ -141,3 +141,13 @@ def test_phrases_are_rows_of_the_frozen_clip() -> None:
     assert rows.shape[1] == LiftGSConfig.named("tiny").embed_dim
     with pytest.raises(ValueError, match="empty"):
         encode_phrases(["  "], clip)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_predictions_on_cuda_are_those_on_the_cpu() -> None:
+    exact = {"unet": dataclasses.replace(CONFIG.unet, precision="fp32")}
+    on_cpu = network(**exact).eval().predict(cloud(), queries())
+    on_cuda = network(**exact).eval().cuda().predict(cloud(), queries().cuda())
+    agree = (on_cuda.mask_logits.cpu() > 0) == (on_cpu.mask_logits > 0)
+    assert agree.float().mean() > 0.99
+    torch.testing.assert_close(on_cuda.token_probs.cpu(), on_cpu.token_probs, rtol=0, atol=0.02)

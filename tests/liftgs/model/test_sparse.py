@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -215,8 +218,16 @@ def test_the_order_of_voxels_is_the_order_of_results() -> None:
 # spconv
 
 
-def test_forward_equals_spconv_on_cpu() -> None:
+def spconv_on_cpu() -> Any:
+    """Its module, where it is the build for CPUs."""
     spconv = pytest.importorskip("spconv.pytorch", reason="spconv is not installed")
+    if not import_module("spconv.cppconstants").CPU_ONLY_BUILD:
+        pytest.skip("spconv's CUDA build convolves on CUDA alone")
+    return spconv
+
+
+def test_forward_equals_spconv_on_cpu() -> None:
+    spconv = spconv_on_cpu()
     pyramid = build_pyramid(random_voxels(13), 2)
     fine, coarse = pyramid.levels
     assert fine.coarsening is not None
@@ -245,7 +256,7 @@ def test_forward_equals_spconv_on_cpu() -> None:
 
 def test_our_use_of_spconv_gives_our_forward() -> None:
     """On the CPU its kernels have no gradient; the test below has."""
-    pytest.importorskip("spconv.pytorch", reason="spconv is not installed")
+    spconv_on_cpu()
     level = build_pyramid(random_voxels(14) - 3 * torch.tensor([0, 1, 1, 1], dtype=torch.int32), 1).levels[0]
     with torch.no_grad():
         for kernel, widths in ((3, (3, 4)), (5, (3, 4)), (3, (4, 2))):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 
 import pytest
 import torch
 from labelled_room import room_sample
-from tiny_network import network
+from tiny_network import CONFIG, network
 
 from liftgs.losses.grounding import mask_losses, token_loss
 from liftgs.losses.matching import match
 from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.pretraining.items import Item, ItemConfig, make_item
 from liftgs.pretraining.objective import Objective, ObjectiveConfig
+from liftgs.pretraining.trainer import OptimConfig, Trainer
 from liftgs.render import render
 
 
@@ -116,3 +118,32 @@ def test_every_parameter_learns(item: Item) -> None:
     Objective()(model, [item]).total.backward()
     still = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
     assert not still
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or find_spec("gsplat") is None, reason="needs CUDA and gsplat (extra `gpu`)"
+)
+def test_losses_and_gradients_on_cuda_are_those_on_the_cpu(item: Item) -> None:
+    """Whatever spconv and gsplat replace there. TF32 and another order of sums leave small differences."""
+    results = {}
+    for device in ("cpu", "cuda"):
+        model = network(unet=dataclasses.replace(CONFIG.unet, precision="fp32")).to(device).eval()
+        losses = Objective()(model, [item.to(device)])
+        losses.total.backward()
+        gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+        results[device] = {name: float(value.detach()) for name, value in losses.terms.items()}, gradient
+    (terms, gradient), (terms_on_cuda, gradient_on_cuda) = results["cpu"], results["cuda"]
+    assert terms_on_cuda == pytest.approx(terms, rel=2e-2)
+    assert torch.nn.functional.cosine_similarity(gradient_on_cuda, gradient, dim=0) > 0.99
+    assert float(gradient_on_cuda.norm() / gradient.norm()) == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_step_on_cuda_in_bfloat16_is_finite_and_learns(item: Item) -> None:
+    pytest.importorskip("gsplat", reason="gsplat is not installed (extra `gpu`)")
+    trainer = Trainer(
+        network(), ObjectiveConfig(), OptimConfig(steps=30, batch_size=1, lr=3e-3, warmup_steps=5), "cuda"
+    )
+    losses = [trainer.step([item])["loss"] for _ in range(30)]
+    assert not trainer.skipped
+    assert losses[-1] < 0.8 * losses[0]

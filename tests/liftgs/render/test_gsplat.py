@@ -36,7 +36,7 @@ def test_projection_is_gsplats(mirrored: bool) -> None:
     torch.testing.assert_close(torch.linalg.inv(twin_covars2d[seen]), inverse)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA; has never run")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("count", [3, 40])
 def test_gsplat_on_cuda_agrees_with_the_twin(count: int) -> None:
     pytest.importorskip("gsplat", reason="gsplat is not installed (extra `gpu`)")
