@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -24,27 +25,47 @@ def photometric_loss(
     return l1 * (image - photo).abs().mean() + ssim_weight * (1 - ssim(image, photo))
 
 
-def ssim(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"]) -> Float[Tensor, ""]:
+def ssim(image: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"]) -> Float[Tensor, ""]:
     """Mean structural similarity of two images in 0..1: 11x11 Gaussian window of sigma 1.5, zero padding.
+
+    Only the first has a gradient.
 
     Source: Wang et al. 2004; window and padding as in 3D Gaussian splatting.
     """
-    maps = torch.stack((a, b, a * a, b * b, a * b)).permute(0, 3, 1, 2)
-    blurred = _blur(a.shape[0], a.device) @ maps @ _blur(a.shape[1], a.device)
-    mean_a, mean_b, aa, bb, ab = blurred
-    c1, c2 = 0.01**2, 0.03**2
-    numerator = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
-    denominator = (mean_a**2 + mean_b**2 + c1) * (aa - mean_a**2 + bb - mean_b**2 + c2)
-    return (numerator / denominator).mean()
+    return _Ssim.apply(image, photo)
 
 
-@lru_cache(maxsize=8)
-def _blur(length: int, device: torch.device) -> Float[Tensor, "n n"]:
-    """The Gaussian window as a symmetric matrix: on CPUs two products are cheaper than a convolution's gradients."""
-    x = torch.arange(length, device=device)
-    distance = (x[:, None] - x).abs()
-    window = torch.exp(-(torch.arange(-5, 6, device=device) ** 2) / (2 * 1.5**2))
-    return torch.exp(-(distance**2) / (2 * 1.5**2)) * (distance <= 5) / window.sum()
+class _Ssim(torch.autograd.Function):
+    """The window is symmetric, so the gradient of a blur is a blur: no convolution needs PyTorch's slow gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, photo: Tensor) -> Tensor:
+        a, b = image.permute(2, 0, 1), photo.permute(2, 0, 1)
+        mean_a, mean_b, aa, bb, ab = _blur(torch.stack((a, b, a * a, b * b, a * b)))
+        c1, c2 = 0.01**2, 0.03**2
+        n1, n2 = 2 * mean_a * mean_b + c1, 2 * (ab - mean_a * mean_b) + c2
+        d1, d2 = mean_a**2 + mean_b**2 + c1, aa - mean_a**2 + bb - mean_b**2 + c2
+        similarity, scale = n1 * n2 / (d1 * d2), 1 / (d1 * d2)
+        of_mean = 2 * mean_b * (n2 - n1) * scale + 2 * mean_a * similarity * (1 / d2 - 1 / d1)
+        ctx.save_for_backward(a, b, torch.stack((of_mean, -similarity / d2, 2 * n1 * scale)))
+        return similarity.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mean_similarity: Tensor) -> tuple[Tensor, None]:
+        a, b, slopes = ctx.saved_tensors
+        of_mean, of_aa, of_ab = _blur(slopes)
+        slope = (of_mean + 2 * a * of_aa + b * of_ab) * (of_mean_similarity / a.numel())
+        return slope.permute(1, 2, 0), None
+
+
+def _blur(maps: Float[Tensor, "*m h w"]) -> Float[Tensor, "*m h w"]:
+    """By the Gaussian window, first along columns, then along rows."""
+    window = torch.exp(-(torch.arange(-5, 6, device=maps.device, dtype=maps.dtype) ** 2) / (2 * 1.5**2))
+    flat = maps.flatten(0, -3)
+    kernel = (window / window.sum()).expand(len(flat), 1, 11)
+    columns = functional.conv2d(flat, kernel[..., None], padding=(5, 0), groups=len(flat))
+    return functional.conv2d(columns, kernel[:, :, None], padding=(0, 5), groups=len(flat)).view_as(maps)
 
 
 def contrastive_loss(

@@ -94,9 +94,9 @@ class ItemView:
     positives: Float[Tensor, "k t"]
 
     def masks(self, height: int | None = None, width: int | None = None) -> Float[Tensor, "k h w"]:
-        """Targets, 0 or 1; at the photo's size, or another."""
+        """Targets, 0 or 1; at the photo's size, or another. In memory the targets of a pixel lie side by side."""
         segment = shrink_labels(self.segment, height or self.camera.height, width or self.camera.width)
-        return (segment == self.chosen[:, None, None]).float()
+        return (segment[..., None] == self.chosen).float().permute(2, 0, 1)
 
     def to(self, device: torch.device | str) -> ItemView:
         """On another device."""

@@ -117,7 +117,7 @@ class Objective:
             terms["features"] = config.features * contrastive_loss(next(images), view.segment, config.temperature)
         if answers and len(view.chosen):
             logits = next(images) + (1 - raster.alpha[..., None]) * config.background_logit
-            terms |= self._masks(logits.permute(2, 0, 1).flatten(1), view, len(answers))
+            terms |= self._masks(logits.flatten(0, 1).T.unflatten(0, (len(answers), -1)), view)
         if answers:
             terms["token"] = self._token(view, answers, proposals, judged)
         return terms
@@ -149,10 +149,10 @@ class Objective:
         ]
         return proposals, [(of_head > 0).any(1) for of_head in logits]
 
-    def _masks(self, logits: Float[Tensor, "hk p"], view: ItemView, heads: int) -> dict[str, Tensor]:
+    def _masks(self, logits: Float[Tensor, "heads k p"], view: ItemView) -> dict[str, Tensor]:
         """Summed over the heads, averaged over the targets."""
         inner = self.config.inner
-        entropy, dice = mask_losses(logits, view.masks().flatten(1).repeat(heads, 1), inner.mask_loss)
+        entropy, dice = mask_losses(logits, view.masks().flatten(1), inner.mask_loss)
         share = self.config.grounding / len(view.chosen)
         return {"mask": share * inner.mask * entropy.sum(), "dice": share * inner.dice * dice.sum()}
 

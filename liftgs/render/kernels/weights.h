@@ -91,16 +91,21 @@ inline void weigh_tile(Plan& plan, int tile, float* weights, float* alpha_image)
   const long first = plan.tile_start[tile], n = plan.tile_start[tile + 1] - first;
   float* w = weights + plan.block_start[tile] * PIXELS;
   int32_t* slot = &plan.slot[plan.block_start[tile]];
-  std::vector<int32_t> slot_of(n, -1);
-  int blocks = 0;
+  std::vector<int32_t> slot_of(n, -1), met(BLOCKS * n);  // met: per place, the entries whose box it meets
+  int meets[BLOCKS] = {}, blocks = 0;
+  for (long e = 0; e < n; ++e)
+    for (uint32_t mask = plan.touched[first + e]; mask; mask &= mask - 1) {
+      const int block = __builtin_ctz(mask);
+      met[block * n + meets[block]++] = (int32_t)e;
+    }
   for (int block = 0; block < BLOCKS; ++block) {
     Place place(plan, tile, block);
     f8 T;
     for (int p = 0; p < PIXELS; ++p) T[p] = place.inside(p, plan.camera) ? 1.0f : 0.0f;
     f8 open = T;  // 1 where light still comes through
     const int begin = blocks;
-    for (long e = 0; e < n; ++e) {
-      if (!(plan.touched[first + e] >> block & 1)) continue;
+    for (int i = 0; i < meets[block]; ++i) {
+      const int32_t e = met[block * n + i];
       f8 alpha = Alpha(plan.splats[plan.entries[first + e]], place).capped();
       alpha = alpha >= ALPHA_MIN ? alpha * open : f8{};
       if (!any(alpha)) continue;
@@ -111,7 +116,7 @@ inline void weigh_tile(Plan& plan, int tile, float* weights, float* alpha_image)
       if (any(weight)) {
         store(w + PIXELS * blocks, weight);
         slot_of[e] = 0;
-        slot[blocks++] = (int32_t)e;
+        slot[blocks++] = e;
       }
       if (!any(open)) break;
     }

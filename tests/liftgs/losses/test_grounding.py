@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 
+from liftgs.losses import grounding
 from liftgs.losses.grounding import GroundingConfig, mask_losses, softplus, token_loss
 
 
@@ -23,7 +25,9 @@ def test_mask_losses_are_bce_and_dice_per_target() -> None:
         assert float(dice[row]) == pytest.approx(1 - (2 * overlap + 1) / (sum(p) + sum(y) + 1), rel=1e-4)
 
 
-def test_gradients_by_formula_are_those_of_autograd() -> None:
+@pytest.mark.parametrize("band", [1, 100, 1 << 18])
+def test_gradients_by_formula_are_those_of_autograd(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grounding, "BAND", band)
     torch.manual_seed(3)
     logits, masks = (5 * torch.randn(3, 40)).double().requires_grad_(), (torch.rand(3, 40) < 0.4).double()
     masks[2] = 0  # a target without a pixel at this resolution
@@ -32,6 +36,20 @@ def test_gradients_by_formula_are_those_of_autograd() -> None:
         return torch.cat(mask_losses(x, masks))
 
     assert torch.autograd.gradcheck(losses, (logits,))
+
+
+@pytest.mark.parametrize("kind", ["bce", "focal"])
+def test_several_heads_are_each_head_alone(kind: Literal["bce", "focal"], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either order of memory, and in several bands."""
+    monkeypatch.setattr(grounding, "BAND", 64)
+    torch.manual_seed(4)
+    logits, masks = torch.randn(2, 3, 50), (torch.rand(3, 50) < 0.4).float()
+    pixel_by_pixel = logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    for heads in (logits, pixel_by_pixel):
+        together = mask_losses(heads, masks, kind)
+        for number, head in enumerate(logits):
+            alone = mask_losses(head, masks, kind)
+            torch.testing.assert_close([loss[number] for loss in together], list(alone))
 
 
 def test_softplus_is_exact_enough_everywhere() -> None:

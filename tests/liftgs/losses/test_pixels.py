@@ -40,6 +40,12 @@ def test_ssim_is_that_of_wang_et_al() -> None:
     assert float(ssim(a, a)) == pytest.approx(1, abs=1e-6)
 
 
+def test_the_gradient_of_ssim_by_formula_is_its_slope() -> None:
+    torch.manual_seed(1)
+    image, photo = torch.rand(9, 14, 3).double().requires_grad_(), torch.rand(9, 14, 3).double()
+    assert torch.autograd.gradcheck(ssim, (image, photo))
+
+
 def test_a_perfect_image_costs_nothing_and_a_wrong_one_does() -> None:
     torch.manual_seed(0)
     photo = torch.rand(16, 16, 3)
