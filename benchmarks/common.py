@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -78,11 +79,20 @@ def main(measure: Callable[[], Iterable[Row]], description: str) -> None:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="one object {'rows': [...]} instead of a table")
     arguments = parser.parse_args()
-    rows = list(measure())
-    if arguments.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+    report(measure(), description, arguments.json)
+
+
+def report(rows: Iterable[Row], title: str, as_json: bool) -> None:
+    """Tell each row on standard error when it is measured, and print all in the end."""
+    measured = []
+    for row in rows:
+        against = "" if row.peer is None else f"; {row.peer_name}: {_short(row.peer)} {row.unit}"
+        print(f"{row.case}: {_short(row.ours)} {row.unit}{against}", file=sys.stderr, flush=True)
+        measured.append(row)
+    if as_json:
+        print(json.dumps({"rows": [asdict(row) for row in measured]}, indent=1))
     else:
-        show(rows, description)
+        show(measured, title)
 
 
 def show(rows: Iterable[Row], title: str) -> None:

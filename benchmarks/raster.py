@@ -20,14 +20,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,7 @@ from torch import Tensor
 from benchmarks import _raster_peers as peers
 from benchmarks._processes import in_child, peak_growth_bytes
 from benchmarks._splats import room, view
-from benchmarks.common import Row, cost_row, interleaved_seconds, plain_row, show
+from benchmarks.common import Row, cost_row, interleaved_seconds, plain_row, report
 from liftgs.losses.grounding import mask_losses
 from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.render import Gaussians, compile, render
@@ -249,11 +247,11 @@ def main() -> None:
     ):
         if there is None:
             print(f"not measured, for want of it: {name}", file=sys.stderr)
-    rows = list(measure(arguments.opensplat, arguments.torch_splatting, arguments.repeats))
-    if arguments.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
-    else:
-        show(rows, parser.description or "")
+    report(
+        measure(arguments.opensplat, arguments.torch_splatting, arguments.repeats),
+        parser.description or "",
+        arguments.json,
+    )
 
 
 if __name__ == "__main__":

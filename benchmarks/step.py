@@ -12,15 +12,13 @@ pages).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, wraps
 from typing import Any
 from unittest import mock
@@ -30,7 +28,7 @@ import torch
 
 from benchmarks._processes import in_child, peak_growth_bytes
 from benchmarks._rooms import load_room, members
-from benchmarks.common import Row, most_row, plain_row, show
+from benchmarks.common import Row, most_row, plain_row, report
 from benchmarks.sparse_unet import KEEP_FREED_MEMORY
 from liftgs.model import liftgs as network
 from liftgs.model.decoder import Decoder
@@ -88,7 +86,6 @@ def measure_network(name: str, device: str) -> list[Row]:
         of_size, step_s = measure_step(name, size, device)
         rows += of_size
         seconds.append(step_s)
-        print(f"{name}, {size:,} voxels: {step_s:.2f} s", file=sys.stderr)
     growth = f"{name}: a step of {sizes[-1]:,} voxels over one of {sizes[0]:,}"
     return [*rows, most_row(growth, seconds[-1] / seconds[0], sizes[-1] / sizes[0], "x")]
 
@@ -200,11 +197,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object {'rows': [...]} instead of a table")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
-    rows = list(measure(arguments.device))
-    if arguments.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
-    else:
-        show(rows, parser.description or "")
+    report(measure(arguments.device), parser.description or "", arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +63,17 @@ class OptimConfig:
         return self.lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What some items of a batch contribute: to its loss, to each term, to each parameter's gradient; and seconds."""
+
+    total: float
+    terms: dict[str, float]
+    gradients: tuple[Tensor | None, ...]
+    forward_s: float
+    backward_s: float
+
+
 class Trainer:
     """The state of a training, and its one action."""
 
@@ -92,39 +105,75 @@ class Trainer:
         lr = self.optim.lr_at(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(items)
-        forward = time.perf_counter()
-        finite = bool(torch.isfinite(losses.total))
-        norm = math.nan
-        if finite:
-            losses.total.backward()
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip))
-        backward = time.perf_counter()
-        if finite and math.isfinite(norm):
+        parts = self._differentiate_all(items)
+        total = sum(part.total for part in parts)
+        norm = self._set_gradients(parts) if math.isfinite(total) else math.nan
+        differentiated = time.perf_counter()
+        if math.isfinite(norm):
             self.optimizer.step()
         else:
             self.skipped.append(self.steps_done)
         self.steps_done += 1
-        metrics = {name: float(value.detach()) for name, value in losses.terms.items()} | {
-            "loss": float(losses.total.detach()),
+        forward_s, backward_s = (sum(part.forward_s for part in parts), sum(part.backward_s for part in parts))
+        wall_s = (differentiated - start) / (forward_s + backward_s)
+        metrics = {name: sum(part.terms.get(name, 0.0) for part in parts) for name in parts[0].terms} | {
+            "loss": total,
             "grad_norm": norm,
             "lr": lr,
             "skipped": float(bool(self.skipped) and self.skipped[-1] == self.steps_done - 1),
-            "forward_s": forward - start,
-            "backward_s": backward - forward,
-            "update_s": time.perf_counter() - backward,
+            "forward_s": forward_s * wall_s,
+            "backward_s": backward_s * wall_s,
+            "update_s": time.perf_counter() - differentiated,
         }
         self._check_skipped(metrics)
         return metrics
 
-    def _losses(self, items: Sequence[Item]) -> Losses:
-        """NaN if the network's outputs cannot even be rendered or matched."""
+    def _differentiate_all(self, items: Sequence[Item]) -> list[_Part]:
+        """On a CPU items are worked on side by side, a thread each: most of a step is too small to share out."""
+        parts = [[item] for item in items] if self._items_are_apart else [list(items)]
+        views = sum(len(item.views) for item in items)
+        shares = [sum(len(item.views) for item in part) / views for part in parts]
+        threads = torch.get_num_threads()
+        if min(len(parts), threads) == 1:
+            return list(map(self._differentiate, parts, shares))
+        side_by_side = min(len(parts), threads)
+        with ThreadPoolExecutor(side_by_side, "item", torch.set_num_threads, (threads // side_by_side,)) as pool:
+            return list(pool.map(self._differentiate, parts, shares))
+
+    @property
+    def _items_are_apart(self) -> bool:
+        """Whether a batch's gradient is the mean of its items'. Not with statistics of a batch; and random numbers
+        that threads draw in turns would differ from run to run."""
+        return self.device.type == "cpu" and not any(
+            isinstance(module, nn.BatchNorm1d) or (isinstance(module, nn.Dropout) and module.p > 0)
+            for module in self.model.modules()
+        )
+
+    def _differentiate(self, items: Sequence[Item], share: float) -> _Part:
+        """The part of the batch's loss that some of its items make. NaN if they cannot even be rendered or matched."""
+        start = time.perf_counter()
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                return self.objective(self.model, [item.to(self.device) for item in items])
+                losses = self.objective(self.model, [item.to(self.device) for item in items])
         except NotFinite:
-            return Losses(torch.tensor(math.nan), {})
+            losses = Losses(torch.tensor(math.nan), {})
+        total = float(losses.total.detach()) * share
+        forward = time.perf_counter()
+        gradients: tuple[Tensor | None, ...] = ()
+        if math.isfinite(total):
+            parameters = list(self.model.parameters())
+            gradients = torch.autograd.grad(losses.total * share, parameters, allow_unused=True)
+        terms = {name: float(value.detach()) * share for name, value in losses.terms.items()}
+        return _Part(total, terms, gradients, forward - start, time.perf_counter() - forward)
+
+    def _set_gradients(self, parts: Sequence[_Part]) -> float:
+        """The sum of the parts', in their order; returns its norm before clipping."""
+        for parameter, gradients in zip(
+            self.model.parameters(), zip(*(part.gradients for part in parts), strict=True), strict=True
+        ):
+            present = [gradient for gradient in gradients if gradient is not None]
+            parameter.grad = functools.reduce(torch.add, present) if present else None
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip))
 
     @property
     def _bf16(self) -> bool:

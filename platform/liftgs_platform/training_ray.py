@@ -26,6 +26,7 @@ WORKER_ENV = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
+    "MALLOC_ARENA_MAX": "1",  # other arenas give pages back; items are worked on in threads
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from labelled_room import room_sample
-from tiny_network import network
+from tiny_network import CONFIG, network
 
 from liftgs.pretraining.items import Item, ItemConfig, ItemView, make_item
-from liftgs.pretraining.objective import ObjectiveConfig
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
 
 OPTIM = OptimConfig(steps=40, batch_size=1, lr=1e-3, warmup_steps=4)
@@ -43,6 +44,29 @@ def test_continuing_from_a_state_is_as_if_never_stopped(item: Item) -> None:
         again = second.step([item])
     assert again["loss"] == pytest.approx(last["loss"], rel=1e-4)
     assert again["lr"] == last["lr"]
+
+
+def test_items_side_by_side_give_the_gradient_of_the_batch() -> None:
+    """Also where they have different numbers of views, which count alike."""
+    config = ItemConfig(views=1, image_px=32, min_area=0.004)
+    items = [make_item(room_sample(), dataclasses.replace(config, views=v), 0.1, f"room-{v}", 0, 0) for v in (1, 2, 1)]
+    exact = {"unet": dataclasses.replace(CONFIG.unet, precision="fp32")}
+    together = network(**exact).train()
+    losses = Objective()(together, items)
+    losses.total.backward()
+    trainer = Trainer(network(**exact), ObjectiveConfig(), dataclasses.replace(OPTIM, batch_size=3, clip=1e9))
+    metrics = trainer.step(items)
+    assert metrics["loss"] == pytest.approx(float(losses.total.detach()), rel=1e-5)
+    for name, value in losses.terms.items():
+        assert metrics[name] == pytest.approx(float(value.detach()), rel=1e-4, abs=1e-6)
+    for (name, one), other in zip(trainer.model.named_parameters(), together.parameters(), strict=True):
+        if one.grad is not None or other.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_one_broken_item_of_a_batch_skips_the_step(item: Item) -> None:
+    trainer = Trainer(network(), ObjectiveConfig(), dataclasses.replace(OPTIM, batch_size=2))
+    assert trainer.step([item, broken(item)])["skipped"] == 1
 
 
 def test_state_is_tensors_and_plain_numbers(item: Item) -> None:
