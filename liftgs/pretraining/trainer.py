@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from liftgs.model.liftgs import LiftGS
 from liftgs.pretraining.items import Item
 from liftgs.pretraining.objective import Losses, Objective, ObjectiveConfig
+from liftgs.pretraining.world import ALONE, World, tree_sum
 from liftgs.render import NotFinite
 
 
@@ -65,38 +66,52 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class _Part:
-    """What some items of a batch contribute: to its loss, to each term, to each parameter's gradient; and seconds."""
+    """What some items contribute, as sums over their views: to the loss, its terms and the gradient; and seconds.
 
+    `slopes` is the gradient of all parameters in a row, then for each parameter whether it has any.
+    """
+
+    views: int
     total: float
     terms: dict[str, float]
-    gradients: tuple[Tensor | None, ...]
+    slopes: Float[Tensor, " p"]
     forward_s: float
     backward_s: float
 
 
 class Trainer:
-    """The state of a training, and its one action."""
+    """The state of a training, and its one action.
+
+    With several workers each has a trainer in the same state, and steps with its part of the batch. The update is the
+    same, bit for bit, on any number of workers that compute alike, if the network has no statistics over a batch.
+    """
 
     def __init__(
-        self, model: LiftGS, objective: ObjectiveConfig, optim: OptimConfig, device: torch.device | str = "cpu"
+        self,
+        model: LiftGS,
+        objective: ObjectiveConfig,
+        optim: OptimConfig,
+        device: torch.device | str = "cpu",
+        world: World = ALONE,
     ):
         self.model = model.to(device).train()
         self.objective = Objective(objective)
         self.optim = optim
         self.device = torch.device(device)
+        self.world = world
         self.optimizer = torch.optim.AdamW(_groups(self.model, optim.weight_decay), lr=optim.lr, fused=True)
         self.steps_done = 0
         self.skipped: list[int] = []  # numbers of the steps that were skipped
 
-    def step(self, items: Sequence[Item]) -> dict[str, float]:
+    def step(self, items: Sequence[Item | None]) -> dict[str, float]:
         """One update.
 
         Args:
-            items: the batch.
+            items: this worker's places in the batch, in order (`World.places`); None where there is no usable sample.
 
         Returns:
-            Loss terms by name, "loss", "grad_norm", "lr", "skipped" (0 or 1), and seconds by phase: "forward_s",
-            "backward_s", "update_s".
+            Loss terms by name, "loss", "grad_norm", "lr", "skipped" (0 or 1), the same on all workers; and seconds by
+            phase: "forward_s", "backward_s", "update_s".
 
         Raises:
             TrainingDiverged: past `OptimConfig.max_skipped`.
@@ -106,17 +121,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         parts = self._differentiate_all(items)
-        total = sum(part.total for part in parts)
-        norm = self._set_gradients(parts) if math.isfinite(total) else math.nan
+        views, total, terms = self._of_all_workers(parts)
+        norm = self._set_gradients(parts, views) if math.isfinite(total) else math.nan
         differentiated = time.perf_counter()
         if math.isfinite(norm):
             self.optimizer.step()
         else:
             self.skipped.append(self.steps_done)
         self.steps_done += 1
-        forward_s, backward_s = (sum(part.forward_s for part in parts), sum(part.backward_s for part in parts))
-        wall_s = (differentiated - start) / (forward_s + backward_s)
-        metrics = {name: sum(part.terms.get(name, 0.0) for part in parts) for name in parts[0].terms} | {
+        mine = [part for part in parts if part is not None]
+        forward_s, backward_s = sum(part.forward_s for part in mine), sum(part.backward_s for part in mine)
+        wall_s = (differentiated - start) / max(forward_s + backward_s, 1e-9)  # they may run side by side
+        metrics = terms | {
             "loss": total,
             "grad_norm": norm,
             "lr": lr,
@@ -128,52 +144,71 @@ class Trainer:
         self._check_skipped(metrics)
         return metrics
 
-    def _differentiate_all(self, items: Sequence[Item]) -> list[_Part]:
-        """On a CPU items are worked on side by side, a thread each: most of a step is too small to share out."""
-        parts = [[item] for item in items] if self._items_are_apart else [list(items)]
-        views = sum(len(item.views) for item in items)
-        shares = [sum(len(item.views) for item in part) / views for part in parts]
+    def _differentiate_all(self, items: Sequence[Item | None]) -> list[_Part | None]:
+        """A part per place. On a CPU items are worked on side by side, a thread each: most of what a step does is too
+        small to be shared out."""
+        usable = [item for item in items if item is not None]
+        if not usable or not self._items_are_apart:
+            together = [self._differentiate(usable)] if usable else []
+            return [*together, *[None] * (len(items) - len(together))]
         threads = torch.get_num_threads()
-        if min(len(parts), threads) == 1:
-            return list(map(self._differentiate, parts, shares))
-        side_by_side = min(len(parts), threads)
+        side_by_side = min(len(usable), threads)
+        if side_by_side == 1 or self.device.type != "cpu" or self._draws_random_numbers:
+            return [None if item is None else self._differentiate([item]) for item in items]
         with ThreadPoolExecutor(side_by_side, "item", torch.set_num_threads, (threads // side_by_side,)) as pool:
-            return list(pool.map(self._differentiate, parts, shares))
+            return list(pool.map(lambda item: None if item is None else self._differentiate([item]), items))
 
     @property
     def _items_are_apart(self) -> bool:
-        """Whether a batch's gradient is the mean of its items'. Not with statistics of a batch; and random numbers
-        that threads draw in turns would differ from run to run."""
-        return self.device.type == "cpu" and not any(
-            isinstance(module, nn.BatchNorm1d) or (isinstance(module, nn.Dropout) and module.p > 0)
-            for module in self.model.modules()
-        )
+        """Whether a batch's gradient is the sum of its items'."""
+        return not any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules())
 
-    def _differentiate(self, items: Sequence[Item], share: float) -> _Part:
-        """The part of the batch's loss that some of its items make. NaN if they cannot even be rendered or matched."""
+    @property
+    def _draws_random_numbers(self) -> bool:
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+
+    def _differentiate(self, items: Sequence[Item]) -> _Part:
+        """NaN if the network's outputs cannot even be rendered or matched."""
         start = time.perf_counter()
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
                 losses = self.objective(self.model, [item.to(self.device) for item in items])
         except NotFinite:
             losses = Losses(torch.tensor(math.nan), {})
-        total = float(losses.total.detach()) * share
+        views = sum(len(item.views) for item in items)
+        total = float(losses.total.detach()) * views
         forward = time.perf_counter()
-        gradients: tuple[Tensor | None, ...] = ()
+        parameters = list(self.model.parameters())
+        gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if math.isfinite(total):
-            parameters = list(self.model.parameters())
-            gradients = torch.autograd.grad(losses.total * share, parameters, allow_unused=True)
-        terms = {name: float(value.detach()) * share for name, value in losses.terms.items()}
-        return _Part(total, terms, gradients, forward - start, time.perf_counter() - forward)
+            gradients = torch.autograd.grad(losses.total * views, parameters, allow_unused=True)
+        terms = {name: float(value.detach()) * views for name, value in losses.terms.items()}
+        slopes = _in_a_row(parameters, gradients)
+        return _Part(views, total, terms, slopes, forward - start, time.perf_counter() - forward)
 
-    def _set_gradients(self, parts: Sequence[_Part]) -> float:
-        """The sum of the parts', in their order; returns its norm before clipping."""
-        for parameter, gradients in zip(
-            self.model.parameters(), zip(*(part.gradients for part in parts), strict=True), strict=True
-        ):
-            present = [gradient for gradient in gradients if gradient is not None]
-            parameter.grad = functools.reduce(torch.add, present) if present else None
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip))
+    def _of_all_workers(self, parts: Sequence[_Part | None]) -> tuple[int, float, dict[str, float]]:
+        """Views of the batch, its mean loss over them, and the loss' terms. NaN if there is no view."""
+        told = [None if part is None else (part.views, part.total, part.terms) for part in parts]
+        everyone = [one for of_worker in self.world.gather(told) for one in of_worker if one is not None]
+        views = sum(count for count, _, _ in everyone)
+        if views == 0:
+            return 0, math.nan, {}
+        names = list(dict.fromkeys(name for _, _, terms in everyone for name in terms))
+        means = {name: sum(terms.get(name, 0.0) for _, _, terms in everyone) / views for name in names}
+        return views, sum(total for _, total, _ in everyone) / views, means
+
+    def _set_gradients(self, parts: Sequence[_Part | None], views: int) -> float:
+        """The mean over all workers' views; returns its norm before clipping."""
+        parameters = list(self.model.parameters())
+        nothing = torch.zeros(sum(p.numel() + 1 for p in parameters), device=self.device)
+        rows = iter([nothing if part is None else part.slopes for part in parts])
+        units = [tree_sum([next(rows) for _ in places]) for places in self.world.places(self.optim.batch_size)]
+        total = self.world.sum_units(units, self.optim.batch_size)
+        gradients, present = total[: -len(parameters)] / views, (total[-len(parameters) :] > 0).tolist()
+        sizes = [parameter.numel() for parameter in parameters]
+        for parameter, gradient, there in zip(parameters, gradients.split(sizes), present, strict=True):
+            parameter.grad = gradient.view_as(parameter) if there else None
+        return float(nn.utils.clip_grad_norm_(parameters, self.optim.clip))
 
     @property
     def _bf16(self) -> bool:
@@ -215,6 +250,16 @@ class Trainer:
             tensor: Tensor = value
             place = "cpu" if key == "step" and self.device.type == "cpu" else self.device
             self.optimizer.state[parameters[name]][key] = tensor.to(place)
+
+
+def _in_a_row(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Float[Tensor, " p"]:
+    """See `_Part.slopes`."""
+    present = [gradient is not None for gradient in gradients]
+    rows = [
+        torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    ]
+    return torch.cat([*rows, torch.tensor(present, dtype=rows[0].dtype, device=rows[0].device)])
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ class Learner(Protocol):
         """Has `save(folder)`, which writes config.json and model.safetensors."""
 
     def step(self, items: Sequence[Any]) -> dict[str, float]:
-        """One update. Returns values to log, and "skipped": 1 where nothing changed."""
+        """One update. None stands where a sample could not be used. Returns values to log, and "skipped": 1 where
+        nothing changed."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything beside the model's weights, without objects of any class of ours."""
@@ -195,15 +196,16 @@ def _loop(
         wait_s = monotonic() - mark
         for fault in bad.add(batch):
             log.event(cursor.step, "bad sample", str(fault))
-        items = [one.item for one in batch if one.item is not None]
+        items = [one.item for one in batch]
         seed_torch(task.seed, cursor.step)
-        values = dict(learner.step(items)) if items else {"skipped": 1.0}
+        values = dict(learner.step(items))
         skipped = int(values.pop("skipped", 0.0))
         step = cursor.step + 1
         cursor = Cursor(
             step, step * task.batch_size, bad.count, cursor.skipped_steps + skipped, round(monotonic() - began_s, 3)
         )
-        log.step(_facts(cursor, loader.mixture), {**values, "wait_s": wait_s}, len(items))
+        used = sum(item is not None for item in items)
+        log.step(_facts(cursor, loader.mixture), {**values, "wait_s": wait_s}, used)
         if shown and config.panel_every and (step % config.panel_every == 0 or step == task.steps):
             log.picture(task.panel(learner, shown), step)
         if step % config.checkpoint_every == 0 or step == task.steps:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from labelled_room import room_sample
 from tiny_network import CONFIG, network
+from torch import distributed, multiprocessing
 
 from liftgs.pretraining.items import Item, ItemConfig, ItemView, make_item
 from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
+from liftgs.pretraining.world import World
 
 OPTIM = OptimConfig(steps=40, batch_size=1, lr=1e-3, warmup_steps=4)
 
@@ -122,3 +125,50 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     assert all("norm" not in names[id(p)] and not names[id(p)].endswith("bias") for p in decayed["params"])
     assert {names[id(p)] for p in rest["params"]} >= {"decoder.proposal_content", "decoder.heads.no_match"}
     assert len(decayed["params"]) + len(rest["params"]) == len(names)
+
+
+# ---- several workers
+
+BATCH = 5
+SHARED = dataclasses.replace(OPTIM, batch_size=BATCH)
+
+
+def train_together(rank: int, size: int, folder: str) -> None:
+    """Three steps, whose second place holds no usable sample; the metrics and the weights go to a file."""
+    torch.set_num_threads(1)  # as one item has wherever it is worked on
+    if size > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{size}", rank=rank, world_size=size)
+    world = World(rank, size)
+    trainer = Trainer(network(), ObjectiveConfig(), SHARED, world=world)
+    config = ItemConfig(views=1, image_px=32, min_area=0.004)
+    sample = room_sample(views=2)
+    for step in range(3):
+        items = [
+            None if place == 1 else make_item(sample, config, 0.1, f"{step}-{place}", 0, 0)
+            for places in world.places(BATCH)
+            for place in places
+        ]
+        metrics = trainer.step(items)
+    learned = {name: metrics[name] for name in ("loss", "mask", "grad_norm")}
+    torch.save((learned, trainer.model.state_dict()), f"{folder}/{size}-{rank}.pt")
+    if size > 1:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_weights_are_the_same_bits_on_any_number_of_workers(size: int, tmp_path: Path) -> None:
+    multiprocessing.spawn(train_together, (1, str(tmp_path)), nprocs=1)
+    multiprocessing.spawn(train_together, (size, str(tmp_path)), nprocs=size)
+    expected_metrics, expected = torch.load(tmp_path / "1-0.pt")
+    for rank in range(size):
+        metrics, state = torch.load(tmp_path / f"{size}-{rank}.pt")
+        assert metrics == expected_metrics
+        for name, value in expected.items():
+            assert torch.equal(state[name], value), name
+
+
+def test_a_batch_without_a_usable_sample_is_skipped() -> None:
+    trainer = Trainer(network(), ObjectiveConfig(), SHARED)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert trainer.step([None] * BATCH)["skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
