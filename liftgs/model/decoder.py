@@ -28,8 +28,9 @@ class DecoderConfig:
     proposals: mask candidates m; 256 in the paper.
     proposal_start: "learned": each is an embedding of its own (the paper). "sampled": each starts from the feature and
         the place of one of m farthest-point samples of the scene, as in Mask3D (Schult et al. 2022), and its mask
-        fades with the distance from a centre that it predicts near there. This converges far sooner, and the number of
-        proposals may be changed after training.
+        fades with the distance from a centre that it predicts near there. This converges far sooner, and rooms may
+        be covered more densely than in training.
+    inference_proposals: how many are sampled outside of training; 0 is as many as in training.
     scene_level: U-Net level whose voxels the proposals attend to; 0 is all voxels (the paper), each level up halves the
         resolution. Masks are always at level 0.
     """
@@ -41,9 +42,12 @@ class DecoderConfig:
     dropout: float = 0.15
     proposals: int = 256
     proposal_start: Literal["learned", "sampled"] = "learned"
+    inference_proposals: int = 0
     scene_level: int = 0
 
     def __post_init__(self) -> None:
+        if self.inference_proposals and self.proposal_start == "learned":
+            raise ValueError("inference_proposals is for proposals that are sampled")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
 
@@ -152,7 +156,8 @@ class Decoder(nn.Module):
         """Content and positional embedding of the proposals, and where they are."""
         if self.config.proposal_start == "learned":
             return self.proposal_content, self.proposal_place, xyz.new_zeros(self.config.proposals, 3)
-        chosen = farthest_points(xyz, self.config.proposals)
+        count = self.config.proposals if self.training else self.config.inference_proposals or self.config.proposals
+        chosen = farthest_points(xyz, count)
         return self.proposal_content + keys[chosen], self.proposal_place + place[chosen], xyz[chosen]
 
     @torch.no_grad()

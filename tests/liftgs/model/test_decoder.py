@@ -179,3 +179,12 @@ def test_what_points_look_like_within_a_mask_speaks_for_a_query() -> None:
     assert change[:3].argmax() == 1
     assert change[1] > 1
     assert change[3] == 0
+
+
+def test_rooms_may_be_covered_more_densely_than_in_training() -> None:
+    fields = {**vars(SMALL), "inference_proposals": 11}
+    network = decoder(DecoderConfig(**{**fields, "proposal_start": "sampled"}))
+    assert answer(network.eval(), scene(), *ask(1, 2))[-1].mask_embeds.shape[1] == 11
+    assert answer(network.train(), scene(), *ask(1, 2))[-1].mask_embeds.shape[1] == SMALL.proposals
+    with pytest.raises(ValueError, match="inference_proposals is for proposals that are sampled"):
+        DecoderConfig(**fields)
