@@ -52,10 +52,14 @@ class Learner:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
         self.steps_done = 0
 
-    def step(self, items: Sequence[torch.Tensor]) -> dict[str, float]:
+    def step(self, items: Sequence[torch.Tensor | None]) -> dict[str, float]:
         """One update towards the colours."""
-        colours = torch.stack(list(items))
-        inputs = torch.cat([colours.mean(1, keepdim=True), torch.randn(len(items), 3)], 1)
+        usable = [item for item in items if item is not None]
+        if not usable:
+            self.steps_done += 1
+            return {"skipped": 1.0}
+        colours = torch.stack(usable)
+        inputs = torch.cat([colours.mean(1, keepdim=True), torch.randn(len(usable), 3)], 1)
         loss = (self.model(inputs) - colours).square().mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
