@@ -91,6 +91,7 @@ def start_cluster(dashboard_port: int | None = None) -> Iterator[RayCluster]:
         "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}-{dashboard_port or 0}",  # short: it holds Unix sockets
         **dashboard,
     }
+    Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(exist_ok=True)  # where `Cluster` notes its address
     for attempt in range(3):  # Ray gives its parts seconds to start, whatever else the machine does
         cluster = Cluster()
         try:
