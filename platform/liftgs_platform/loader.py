@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -51,16 +51,19 @@ class Loader(Generic[T]):
         threads: int = 1,
         ahead: int = 2,
         initializer: Callable[[], Any] | None = None,
+        places: Sequence[int] | None = None,
     ):
         """Args:
         mixture: what to read.
         make: sample, key, epoch -> item; pure; may raise BadInput.
-        batch_size: positions in a batch.
+        batch_size: positions in a batch, of all workers together.
         threads: that read and make items.
         ahead: batches that may be ready or in the making.
         initializer: is called once in each thread.
+        places: of a batch that are read here; all by default.
         """
         self.mixture, self.make, self.batch_size, self.ahead = mixture, make, batch_size, ahead
+        self.places = range(batch_size) if places is None else places
         self._pool = ThreadPoolExecutor(threads, "loader", initializer)
 
     def __enter__(self) -> Loader[T]:
@@ -79,14 +82,13 @@ class Loader(Generic[T]):
             return Loaded(draw, None, bad)
 
     def batches(self, start: int, stop: int) -> Iterator[list[Loaded[T]]]:
-        """Batches number `start` to `stop` - 1; number n holds the positions from n * batch_size on."""
+        """Our places in the batches number `start` to `stop` - 1; number n begins at position n * batch_size."""
         waiting: deque[list[Future[Loaded[T]]]] = deque()
         wanted = iter(range(start, stop))
         while True:
             while len(waiting) < max(1, self.ahead) and (number := next(wanted, None)) is not None:
                 first = number * self.batch_size
-                positions = range(first, first + self.batch_size)
-                waiting.append([self._pool.submit(self.load, position) for position in positions])
+                waiting.append([self._pool.submit(self.load, first + place) for place in self.places])
             if not waiting:
                 return
             yield [future.result() for future in waiting.popleft()]
@@ -101,8 +103,12 @@ class BadSamples:
         self._reasons: Counter[str] = Counter()
         self._told: set[tuple[int, int]] = set()
 
-    def add(self, loaded: Iterable[Loaded[Any]]) -> list[BadInput]:
-        """Count the bad ones of a batch.
+    def add(self, bad: Iterable[Loaded[Any]], positions: int) -> list[BadInput]:
+        """Count those of a batch.
+
+        Args:
+            bad: all of them, whichever worker met them, in order.
+            positions: used up so far, with this batch.
 
         Returns:
             Those that are met for the first time since this process began.
@@ -110,9 +116,8 @@ class BadSamples:
         Raises:
             TooManyBadSamples: there are more than `max_rate` of all positions so far, and more than `FEW_SAMPLES`.
         """
-        news, positions = [], 0
-        for one in loaded:
-            positions = one.draw.position + 1
+        news = []
+        for one in bad:
             if one.bad is None:
                 continue
             self.count += 1

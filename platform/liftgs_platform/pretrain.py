@@ -18,6 +18,7 @@ from liftgs.pretraining.items import Item, ItemConfig, make_item
 from liftgs.pretraining.objective import ObjectiveConfig
 from liftgs.pretraining.panel import panel
 from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
+from liftgs.pretraining.world import World
 from liftgs.sample import Sample, decode_sample
 from liftgs.scene import BadInput
 from liftgs_platform import checkpoints, storage
@@ -150,11 +151,11 @@ class Pretraining:
         """See `Task`."""
         return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
 
-    def learner(self, device: str, checkpoint: Path | None) -> Learner:
+    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""
         start = str(checkpoint or self.spec.model.start)
         model = LiftGS.from_pretrained(start) if start else LiftGS(LiftGSConfig.named(self.spec.model.config))
-        return Trainer(model, self.spec.objective, self.spec.optim, device)
+        return Trainer(model, self.spec.objective, self.spec.optim, device, world)
 
     def item(self, sample: Sample, key: str, epoch: int) -> Item:
         """See `Task`."""

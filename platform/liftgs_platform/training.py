@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -17,6 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
+from liftgs.pretraining.world import ALONE, World
 from liftgs.sample import Sample
 from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
@@ -67,8 +69,9 @@ class Task(Protocol):
     def mixture(self) -> Mixture:
         """Opens the corpora."""
 
-    def learner(self, device: str, checkpoint: Path | None) -> Learner:
-        """A new learner, or one whose model is that of a checkpoint's folder; its state follows."""
+    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
+        """A new learner, or one whose model is that of a checkpoint's folder; its state follows. It steps with what the
+        world's places hold."""
 
     def item(self, sample: Sample, key: str, epoch: int) -> Any:
         """What a step gets of a sample. Pure, and called in threads. Raises BadInput."""
@@ -117,21 +120,30 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The process that trains.
+    """The processes that train.
 
     Attributes:
-        cpus: that it reserves; torch computes in as many threads, the last bits of a CPU's results depend on them.
-        gpus: 1 = trains on a GPU, 0 = on CPUs.
-        max_failures: so often it is started again from the newest checkpoint, after it died or raised; -1 = always.
+        cpus: that each reserves; torch computes in as many threads, the last bits of a CPU's results depend on them.
+        gpus: 1 = each trains on a GPU, 0 = on CPUs.
+        least: so many start; fewer wait for resources.
+        most: so many there are when the cluster has room; more join when nodes come.
+        resize_every_s: how often it is looked whether more could join. Those that train go on from the newest
+            checkpoint then, as after a failure.
+        max_failures: so often they are started again from the newest checkpoint, after one died or raised; -1 = always.
     """
 
     cpus: int = 2
     gpus: Literal[0, 1] = 0
+    least: int = 1
+    most: int = 1
+    resize_every_s: float = 60.0
     max_failures: int = 5
 
     def __post_init__(self) -> None:
         if self.cpus < 1 or self.max_failures < -1:
             raise ValueError("cpus must be at least 1, max_failures at least -1")
+        if not 1 <= self.least <= self.most:
+            raise ValueError(f"least must be from 1 to most ({self.most}), not {self.least}")
 
 
 @dataclass(frozen=True)
@@ -141,10 +153,17 @@ class Context:
     Attributes:
         device: of the model.
         sinks: that get the log's rows.
+        world: this worker among those that train together. The first writes what the run leaves.
     """
 
     device: str = "cpu"
     sinks: tuple[Sink, ...] = ()
+    world: World = ALONE
+
+    @property
+    def writes(self) -> bool:
+        """Whether this worker does."""
+        return self.world.rank == 0
 
 
 def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Context = Context()) -> Cursor:
@@ -169,13 +188,18 @@ def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Cont
         FileNotFoundError: a corpus is not there.
     """
     mixture = task.mixture()
-    learner, cursor = resume(task, run, context.device)
+    places = [place for unit in context.world.places(task.batch_size) for place in unit]
+    learner, cursor = resume(task, run, context)
     if cursor.step < task.steps:
-        checkpoints.prune(run, config.keep_last, config.keep_every)
-        loader = Loader(mixture, task.item, task.batch_size, config.loaders, config.prefetch, _one_thread)
-        with loader, TrainingLog(run, task.steps, cursor.step, config.log_every, context.sinks) as log:
+        loader = Loader(mixture, task.item, task.batch_size, config.loaders, config.prefetch, _one_thread, places)
+        with loader, ExitStack() as stack:
+            log = None
+            if context.writes:
+                checkpoints.prune(run, config.keep_last, config.keep_every)
+                log = stack.enter_context(TrainingLog(run, task.steps, cursor.step, config.log_every, context.sinks))
             cursor = _loop(task, run, config, context, learner, cursor, loader, log)
-    publish(run, learner.model)
+    if context.writes:
+        publish(run, learner.model)
     return cursor
 
 
@@ -187,34 +211,42 @@ def _loop(
     learner: Learner,
     cursor: Cursor,
     loader: Loader[Any],
-    log: TrainingLog,
+    log: TrainingLog | None,
 ) -> Cursor:
+    """`log` is None in workers that write nothing."""
     bad = BadSamples(config.max_bad_rate, cursor.bad_samples)
-    shown = [one.item for one in map(loader.load, range(config.panel_samples)) if one.item is not None]
+    shown = _shown(config, loader) if log is not None else []
     began_s, mark = monotonic() - cursor.seconds, monotonic()
     for batch in loader.batches(cursor.step, task.steps):
         wait_s = monotonic() - mark
-        for fault in bad.add(batch):
-            log.event(cursor.step, "bad sample", str(fault))
-        items = [one.item for one in batch]
-        seed_torch(task.seed, cursor.step)
-        values = dict(learner.step(items))
-        skipped = int(values.pop("skipped", 0.0))
         step = cursor.step + 1
+        told = context.world.gather([one for one in batch if one.bad is not None])
+        faults = bad.add([one for of_worker in told for one in of_worker], step * task.batch_size)
+        seed_torch(task.seed, cursor.step)
+        values = dict(learner.step([one.item for one in batch]))
+        skipped = int(values.pop("skipped", 0.0))
         cursor = Cursor(
             step, step * task.batch_size, bad.count, cursor.skipped_steps + skipped, round(monotonic() - began_s, 3)
         )
-        used = sum(item is not None for item in items)
-        log.step(_facts(cursor, loader.mixture), {**values, "wait_s": wait_s}, used)
-        if shown and config.panel_every and (step % config.panel_every == 0 or step == task.steps):
-            log.picture(task.panel(learner, shown), step)
-        if step % config.checkpoint_every == 0 or step == task.steps:
-            log.end_row()
-            checkpoints.save(run, cursor, learner.model.save, learner.state_dict())
-            checkpoints.prune(run, config.keep_last, config.keep_every)
-            log.flush()
+        if log is not None:
+            for fault in faults:
+                log.event(step - 1, "bad sample", str(fault))
+            used = task.batch_size - sum(map(len, told))
+            log.step(_facts(cursor, loader.mixture), {**values, "wait_s": wait_s}, used)
+            if shown and config.panel_every and (step % config.panel_every == 0 or step == task.steps):
+                log.picture(task.panel(learner, shown), step)
+            if step % config.checkpoint_every == 0 or step == task.steps:
+                log.end_row()
+                checkpoints.save(run, cursor, learner.model.save, learner.state_dict())
+                checkpoints.prune(run, config.keep_last, config.keep_every)
+                log.flush()
         mark = monotonic()
     return cursor
+
+
+def _shown(config: LoopConfig, loader: Loader[Any]) -> list[Any]:
+    """The items of the panels."""
+    return [one.item for one in map(loader.load, range(config.panel_samples)) if one.item is not None]
 
 
 def _facts(cursor: Cursor, mixture: Mixture) -> dict[str, float]:
@@ -227,19 +259,19 @@ def _facts(cursor: Cursor, mixture: Mixture) -> dict[str, float]:
     }
 
 
-def resume(task: Task, run: str, device: str) -> tuple[Learner, Cursor]:
-    """The learner and the cursor of a run's newest committed checkpoint, or new ones.
+def resume(task: Task, run: str, context: Context) -> tuple[Learner, Cursor]:
+    """The learner and the cursor of a run's newest committed checkpoint, or new ones; the same on all workers.
 
     Raises:
         BadInput: that checkpoint is damaged.
     """
-    uri = checkpoints.newest(run)
+    uri = context.world.gather(checkpoints.newest(run) if context.writes else None)[0]
     seed_torch(task.seed)
     if uri is None:
-        return task.learner(device, None), Cursor()
+        return task.learner(context.device, None, context.world), Cursor()
     with tempfile.TemporaryDirectory(prefix="liftgs-resume-") as scratch:
         found = checkpoints.load(uri, Path(scratch))
-        learner = task.learner(device, found.folder)
+        learner = task.learner(context.device, found.folder, context.world)
     learner.load_state_dict(found.trainer)
     return learner, found.cursor
 

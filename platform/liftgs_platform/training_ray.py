@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import ray
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from liftgs.pretraining.world import World
 from liftgs.scene import BadInput
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
@@ -32,7 +34,7 @@ WORKER_ENV = {
 
 
 def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> Cursor:
-    """`train` in a worker of Ray Train; this process must be connected to Ray.
+    """`train` in workers of Ray Train; this process must be connected to Ray.
 
     Ray Train orchestrates, and is given no checkpoint to store: ours are in the run's folder.
 
@@ -52,7 +54,13 @@ def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig)
         trainer = _Trainer(
             _work,
             train_loop_config={"task": task, "run": run, "config": config, "worker": worker},
-            scaling_config=ScalingConfig(num_workers=1, use_gpu=bool(worker.gpus), resources_per_worker=reserved),
+            torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=worker.most if worker.least == worker.most else (worker.least, worker.most),
+                elastic_resize_monitor_interval_s=worker.resize_every_s,
+                use_gpu=bool(worker.gpus),
+                resources_per_worker=reserved,
+            ),
             run_config=RunConfig(
                 name="run",
                 storage_path=scratch,
@@ -89,7 +97,9 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     worker: WorkerConfig = config["worker"]
     use_threads(worker.cpus)
     metrics = RayMetrics(config["run"].rstrip("/").rpartition("/")[2])
-    context = Context("cuda" if worker.gpus else "cpu", (metrics,))
+    place = ray.train.get_context()
+    world = World(place.get_world_rank(), place.get_world_size())
+    context = Context("cuda" if worker.gpus else "cpu", (metrics,), world)
     hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless)
     try:
         return asdict(train(task, config["run"], config["config"], context))

@@ -95,6 +95,15 @@ def test_no_more_is_read_ahead_than_stated(mixture: Mixture) -> None:
         assert len(made) == 6
 
 
+def test_only_our_places_of_a_batch_are_read(mixture: Mixture) -> None:
+    with (
+        Loader(mixture, lambda sample, key, epoch: key, 4, places=[1, 2]) as ours,
+        Loader(mixture, lambda sample, key, epoch: key, 4) as everyones,
+    ):
+        for mine, all_ in zip(ours.batches(2, 6), everyones.batches(2, 6), strict=True):
+            assert [one.item for one in mine] == [one.item for one in all_][1:3]
+
+
 def test_bad_samples_are_told_once_and_stop_the_run_past_the_rate() -> None:
     def batch(start: int, bad: int) -> list[Loaded[str]]:
         return [
@@ -105,17 +114,17 @@ def test_bad_samples_are_told_once_and_stop_the_run_past_the_rate() -> None:
         ]
 
     toll = BadSamples(max_rate=0.25)
-    assert [str(fault) for fault in toll.add(batch(0, 2))] == ["c#0: torn", "c#1: torn"]
-    assert toll.add(batch(100, 2)) == [], "the same samples, in the next epoch"
+    assert [str(fault) for fault in toll.add(batch(0, 2), 100)] == ["c#0: torn", "c#1: torn"]
+    assert toll.add(batch(100, 2), 200) == [], "the same samples, in the next epoch"
     assert toll.count == 4
-    toll.add(batch(200, FEW_SAMPLES - 4))
+    toll.add(batch(200, FEW_SAMPLES - 4), 300)
     with pytest.raises(TooManyBadSamples, match=r"120 of 400 samples .* max_bad_rate is 0.25; mostly \(120 x\): torn"):
-        toll.add(batch(300, 100))
+        toll.add(batch(300, 100), 400)
 
 
 def test_a_handful_of_bad_samples_is_forgiven_and_counts_survive_a_resumption() -> None:
     bad = [Loaded(Draw(0, 0, 0, 0), None, BadInput("c#0", "torn"))]
     toll = BadSamples(max_rate=0.0, count=FEW_SAMPLES - 1)
-    toll.add(bad)
+    toll.add(bad, 1)
     with pytest.raises(TooManyBadSamples):
-        toll.add(bad)
+        toll.add(bad, 1)

@@ -6,22 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toy_training
 from conftest import RayCluster
 from PIL import Image
+from torch import distributed, multiprocessing
 from toy_training import Toy
 
+from liftgs.pretraining.world import World
 from liftgs.scene import BadInput
 from liftgs_platform import checkpoints, storage
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.mixture import CorpusSpec
-from liftgs_platform.training import LoopConfig, WorkerConfig, claim, train
+from liftgs_platform.training import Context, LoopConfig, WorkerConfig, claim, train
 
 LOOP = LoopConfig(checkpoint_every=4, panel_every=8, log_every=2, keep_last=2)
 
@@ -172,6 +176,38 @@ def test_a_run_may_live_on_s3(
     assert kinds == {file.name for file in undisturbed.iterdir()}
 
 
+# ---- several workers
+
+
+def work(rank: int, size: int, toy: Toy, run: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{run}.meet-{size}", rank=rank, world_size=size)
+    train(toy, run, LOOP, Context(world=World(rank, size)))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_any_number_of_workers_learns_the_same(corpora: tuple[CorpusSpec, ...], tmp_path: Path, size: int) -> None:
+    """Also with a sample that cannot be used and one that is not finite."""
+    toy = Toy(corpora, batch_size=5, bad="room1-001", nan="room0-001")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train(toy, str(alone), LOOP)
+    multiprocessing.spawn(work, (size, toy, str(together)), nprocs=size)
+    assert weights(together) == weights(alone)
+    assert learned(together) == learned(alone)
+
+
+def test_the_number_of_workers_may_change_at_a_checkpoint(corpora: tuple[CorpusSpec, ...], tmp_path: Path) -> None:
+    """Weights, log and order are those of an undisturbed run."""
+    toy = Toy(corpora, batch_size=5)
+    alone, elastic = tmp_path / "alone", tmp_path / "elastic"
+    train(toy, str(alone), LOOP)
+    for size, steps in ((1, 4), (3, 12), (2, 20)):
+        multiprocessing.spawn(work, (size, replace(toy, steps=steps), str(elastic)), nprocs=size)
+    assert weights(elastic) == weights(alone)
+    assert learned(elastic) == learned(alone)
+
+
 # ---- killed
 
 
@@ -238,3 +274,18 @@ def test_a_worker_that_always_dies_ends_the_job_with_the_reason(
 ) -> None:
     with pytest.raises(JobFailed, match=r"more than 0 times.*no_such_method"):
         on_ray(Toy(corpora, bug=True), tmp_path / "run", max_failures=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_workers_of_ray_train_learn_the_same_though_one_is_killed(
+    ray_driver: RayCluster, corpora: tuple[CorpusSpec, ...], undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    spared = str(tmp_path / "spared")
+    toy = Toy(corpora, die_at="room0-002", die_epoch=3, spared=spared)
+    end = on_ray(toy, run, least=2, most=2, max_failures=1)
+    assert os.path.exists(spared), "one was killed"
+    assert (end.step, end.samples_consumed) == (20, 40)
+    assert weights(run) == weights(undisturbed)
+    assert learned(run) == learned(undisturbed)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from liftgs.pretraining.world import World, tree_sum
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs_platform.mixture import CorpusSpec, Mixture
@@ -47,27 +48,34 @@ class Model(nn.Linear):
 class Learner:
     """Plain AdamW with noise in it, so that torch's random numbers matter."""
 
-    def __init__(self, model: Model):
-        self.model = model
+    def __init__(self, model: Model, batch_size: int, world: World):
+        self.model, self.batch_size, self.world = model, batch_size, world
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
         self.steps_done = 0
 
     def step(self, items: Sequence[torch.Tensor | None]) -> dict[str, float]:
         """One update towards the colours."""
-        usable = [item for item in items if item is not None]
-        if not usable:
-            self.steps_done += 1
-            return {"skipped": 1.0}
-        colours = torch.stack(usable)
-        inputs = torch.cat([colours.mean(1, keepdim=True), torch.randn(len(usable), 3)], 1)
-        loss = (self.model(inputs) - colours).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        finite = bool(torch.isfinite(loss))
-        if finite:
-            self.optimizer.step()
+        noise = torch.randn(self.batch_size, 3)  # of all places, whoever holds them
+        units, rest = [], list(items)
+        for places in self.world.places(self.batch_size):
+            units.append(tree_sum([self._row(rest.pop(0), noise[place]) for place in places]))
+        *gradient, loss, count = self.world.sum_units(units, self.batch_size).tolist()
         self.steps_done += 1
-        return {"loss": float(loss.detach()), "lr": 0.05, "skipped": float(not finite)}
+        if not count or not np.isfinite(loss):
+            return {"skipped": 1.0} | ({"loss": loss, "lr": 0.05} if count else {})
+        mean = torch.tensor(gradient) / count
+        for parameter, part in zip(self.model.parameters(), mean.split([12, 3]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        self.optimizer.step()
+        return {"loss": loss / count, "lr": 0.05, "skipped": 0.0}
+
+    def _row(self, colour: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
+        """Gradient, loss, and 1 for a sample that counts."""
+        if colour is None:
+            return torch.zeros(17)
+        loss = (self.model(torch.cat([colour.mean()[None], noise])) - colour).square().mean()
+        gradients = torch.autograd.grad(loss, list(self.model.parameters()))
+        return torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], torch.ones(1)])
 
     def state_dict(self) -> dict[str, Any]:
         """Of the optimiser."""
@@ -109,12 +117,12 @@ class Toy:
         """See `Task`."""
         return Mixture(self.corpora, self.seed)
 
-    def learner(self, device: str, checkpoint: Path | None) -> Learner:
+    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""
         model = Model()
         if checkpoint is not None:
             model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        return Learner(model)
+        return Learner(model, self.batch_size, world)
 
     def item(self, sample: Sample, key: str, epoch: int) -> torch.Tensor:
         """See `Task`."""
