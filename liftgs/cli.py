@@ -54,7 +54,7 @@ def teachers(
 
 @app.command(name="zero-shot")
 def zero_shot(
-    checkpoint: Annotated[str, typer.Argument(help="A pretrained network: a folder, by path or any fsspec URL.")],
+    checkpoint: Annotated[str, typer.Argument(help="A pretrained network: 'tiny', or a folder: a path or fsspec URL.")],
     rooms: Annotated[int, typer.Option(help="Held-out rooms; the three embedded corpora take turns.", min=1)] = 30,
     views: Annotated[int, typer.Option(help="Frames of each room.", min=1)] = 6,
     seed: Annotated[
@@ -92,7 +92,7 @@ def zero_shot(
 
 @app.command()
 def ground(
-    checkpoint: Annotated[str, typer.Argument(help="A pretrained network: a folder, by path or any fsspec URL.")],
+    checkpoint: Annotated[str, typer.Argument(help="A pretrained network: 'tiny', or a folder: a path or fsspec URL.")],
     scene: Annotated[str, typer.Argument(help="A scene that the readers know, `procedural:...`, or a `.ply`.")],
     phrases: Annotated[list[str], typer.Argument(help='What to find: "the red chair" "a table".')],
     out: Annotated[str, typer.Option(help="Folder for a coloured .ply and JSON.")] = "",
