@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import toy_training
 from conftest import RayCluster
 from PIL import Image
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 from toy_training import Toy
 
-from liftgs.pretraining.world import World
 from liftgs.scene import BadInput
 from liftgs_platform import checkpoints, storage
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.mixture import CorpusSpec
-from liftgs_platform.training import Context, LoopConfig, WorkerConfig, claim, train
+from liftgs_platform.training import LoopConfig, WorkerConfig, claim, train
 
 LOOP = LoopConfig(checkpoint_every=4, panel_every=8, log_every=2, keep_last=2)
 
@@ -179,20 +177,13 @@ def test_a_run_may_live_on_s3(
 # ---- several workers
 
 
-def work(rank: int, size: int, toy: Toy, run: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{run}.meet-{size}", rank=rank, world_size=size)
-    train(toy, run, LOOP, Context(world=World(rank, size)))
-    distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("size", [2, 3])
 def test_any_number_of_workers_learns_the_same(corpora: tuple[CorpusSpec, ...], tmp_path: Path, size: int) -> None:
     """Also with a sample that cannot be used and one that is not finite."""
     toy = Toy(corpora, batch_size=5, bad="room1-001", nan="room0-001")
     alone, together = tmp_path / "alone", tmp_path / "together"
     train(toy, str(alone), LOOP)
-    multiprocessing.spawn(work, (size, toy, str(together)), nprocs=size)
+    multiprocessing.spawn(toy_training.work, (size, toy, str(together), LOOP), nprocs=size)
     assert weights(together) == weights(alone)
     assert learned(together) == learned(alone)
 
@@ -203,7 +194,8 @@ def test_the_number_of_workers_may_change_at_a_checkpoint(corpora: tuple[CorpusS
     alone, elastic = tmp_path / "alone", tmp_path / "elastic"
     train(toy, str(alone), LOOP)
     for size, steps in ((1, 4), (3, 12), (2, 20)):
-        multiprocessing.spawn(work, (size, replace(toy, steps=steps), str(elastic)), nprocs=size)
+        arguments = (size, replace(toy, steps=steps), str(elastic), LOOP)
+        multiprocessing.spawn(toy_training.work, arguments, nprocs=size)
     assert weights(elastic) == weights(alone)
     assert learned(elastic) == learned(alone)
 

@@ -14,12 +14,13 @@ import numpy as np
 import tiny_corpora
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributed, nn
 
 from liftgs.pretraining.world import World, tree_sum
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.training import Context, LoopConfig, train
 
 
 def write_corpora(folder: Path) -> tuple[CorpusSpec, ...]:
@@ -139,3 +140,11 @@ class Toy:
         if self.bug:
             raise AttributeError("no_such_method")
         return np.full((8, 16, 3), learner.steps_done, np.uint8)
+
+
+def work(rank: int, size: int, toy: Toy, run: str, loop: LoopConfig) -> None:
+    """One of several processes that train together. Here, since a new process must be able to import it."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{run}.meet-{size}", rank=rank, world_size=size)
+    train(toy, run, loop, Context(world=World(rank, size)))
+    distributed.destroy_process_group()
