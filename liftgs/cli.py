@@ -62,7 +62,7 @@ def zero_shot(
     ] = 1_000_000,
     at_once: Annotated[int, typer.Option(help="Class names that the network hears together.", min=1)] = 64,
     top_k: Annotated[int, typer.Option(help="Most instances of a scene.", min=1)] = 500,
-    nms_iou: Annotated[float, typer.Option(help="A mask that overlaps a better one more goes.", min=0, max=1)] = 0.25,
+    nms_iou: Annotated[float, typer.Option(help="Masks overlap better ones at most so far.", min=0, max=1)] = 0.25,
     untrained: Annotated[bool, typer.Option(help="Compare with a network of fresh weights.")] = True,
     device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
 ) -> None:

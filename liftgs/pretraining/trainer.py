@@ -115,8 +115,12 @@ class Trainer:
 
         Raises:
             TrainingDiverged: past `OptimConfig.max_skipped`.
+            ValueError: not as many items as this worker has places.
         """
         start = time.perf_counter()
+        places = sum(map(len, self.world.places(self.optim.batch_size)))
+        if len(items) != places:
+            raise ValueError(f"{len(items)} items for this worker's {places} of {self.optim.batch_size} places")
         lr = self.optim.lr_at(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -85,6 +85,11 @@ class Spec:
             raise ValueError("corpora needs at least one: corpora=[{uri: corpora/apartments}]")
         if self.seed < 0:
             raise ValueError("seed must not be negative")
+        if self.worker.most > self.optim.batch_size:
+            raise ValueError(
+                f"worker.most is {self.worker.most}, but a batch has {self.optim.batch_size} items to share; "
+                "lower worker.most or raise optim.batch_size"
+            )
 
 
 def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
@@ -106,6 +111,10 @@ def run(spec: Spec, job: Job) -> None:
     if spec.dry_run:
         print(forecast(spec))
         return
+    if spec.worker.most > 1 and model_config(spec).unet.norm == "batch":
+        raise JobFailed(
+            "this network normalises by batch statistics, which workers do not share yet; set worker.most=1"
+        )
     claim(spec.output, identity(spec, open_corpora(spec)))
     job.connect()
     folder = job.record(spec)

@@ -33,7 +33,7 @@ from liftgs_platform import job as launcher
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.pretrain import ModelSpec, Pretraining, Spec
 from liftgs_platform.spec import SpecError, identity
-from liftgs_platform.training import LoopConfig, train
+from liftgs_platform.training import LoopConfig, WorkerConfig, train
 
 JOB = ROOT / "jobs" / "pretrain.yaml"
 STEPS = 8
@@ -270,6 +270,18 @@ def test_an_output_of_another_run_is_refused(inputs: Path, tmp_path: Path) -> No
 def test_a_spec_without_corpora_is_refused() -> None:
     with pytest.raises(SpecError, match="corpora needs at least one"):
         launcher.specs.build(Spec, launcher.specs.plain(spec_of(Path("x"), Path("y"))) | {"corpora": []}, "x.yaml")
+
+
+def test_more_workers_than_items_in_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"worker\.most is 3, but a batch has 2 items to share"):
+        replace(spec_of(Path("x"), Path("y")), worker=WorkerConfig(most=3))
+
+
+def test_statistics_over_a_batch_are_refused_on_several_workers(inputs: Path, tmp_path: Path) -> None:
+    spec = spec_of(inputs, tmp_path / "run")
+    base = replace(spec, model=pretrain.ModelSpec("base"), worker=WorkerConfig(most=2))
+    with pytest.raises(launcher.JobFailed, match=r"batch statistics.*set worker\.most=1"):
+        pretrain.run(base, launcher.Job(JOB))
 
 
 # ---- on Ray
