@@ -124,11 +124,12 @@ def opensplat(checkout: Path, any_channels: bool) -> Peer:
         seen, colours = visible(gaussians, camera), channels
         xys, size = seen.means2d - 0.5, (camera.height, camera.width)  # its pixels are at whole numbers
         covars2d, depths = seen.covars2d.detach(), seen.depths.detach()
-        passes = [colours] if any_channels else colours.split(3, 1)
+        fills = torch.nn.functional.pad(colours, (0, -colours.shape[1] % 3))  # it reads and writes three, come what may
+        passes = [colours] if any_channels else fills.split(3, 1)
         images = [
             Rasterize.apply(size, xys, seen.conics, part[seen.ids], seen.opacities, covars2d, depths) for part in passes
         ]
-        return images[0] if any_channels else torch.cat(images, 2)
+        return images[0] if any_channels else torch.cat(images, 2)[..., : colours.shape[1]]
 
     return render
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from liftgs.model.norm import BatchNorm, batch_norms
 from liftgs.model.sparse import Coarsening, InverseConv, Level, Precision, Pyramid, StridedConv, SubmanifoldConv
 
 
@@ -195,7 +196,7 @@ class _Projection(nn.Module):
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
     """Recomputing a stage must not count its batch a second time."""
-    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm1d)]
+    norms = batch_norms(stage)
     before = [(norm.momentum, cast(Tensor, norm.num_batches_tracked)) for norm in norms]
     for norm, (_, batches) in zip(norms, before, strict=True):
         norm.momentum, norm.num_batches_tracked = 0.0, batches.clone()
@@ -207,7 +208,7 @@ def _statistics_kept(stage: nn.Module) -> Iterator[None]:
 
 
 def _norm(config: UNetConfig, channels: int) -> nn.Module:
-    return nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01) if config.norm == "batch" else nn.LayerNorm(channels)
+    return BatchNorm(channels, eps=1e-3, momentum=0.01) if config.norm == "batch" else nn.LayerNorm(channels)
 
 
 def _relu(features: Tensor) -> Tensor:

@@ -109,15 +109,23 @@ class ItemView:
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A chunk as one visit sees it."""
+    """A chunk as one visit sees it.
+
+    Attributes:
+        key: of the sample.
+        voxels: what the network gets.
+        views: what it is compared with.
+        seed: of what the network itself draws for it (dropout), on whichever worker it is.
+    """
 
     key: str
     voxels: Voxels
     views: tuple[ItemView, ...]
+    seed: int = 0
 
     def to(self, device: torch.device | str) -> Item:
         """On another device."""
-        return Item(self.key, self.voxels.to(device), tuple(view.to(device) for view in self.views))
+        return Item(self.key, self.voxels.to(device), tuple(view.to(device) for view in self.views), self.seed)
 
 
 def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str, seed: int, epoch: int) -> Item:
@@ -140,7 +148,8 @@ def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str,
     taken = [sample.views[number] for number in rng.permutation(len(sample.views))[: config.views]]
     views = tuple(_view(view, config, move, gain, shift, rng, sample.uri) for view in taken)
     cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
-    return Item(key, _move(cloud, move, gain, shift, voxel_size_m, sample.uri), views)
+    voxels = _move(cloud, move, gain, shift, voxel_size_m, sample.uri)
+    return Item(key, voxels, views, int(rng.integers(2**63)))
 
 
 def _seen(cloud: PointCloud, views: Sequence[View]) -> PointCloud:

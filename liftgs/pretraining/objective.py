@@ -76,11 +76,12 @@ class Objective:
     def __call__(self, model: LiftGS, items: Sequence[Item]) -> Losses:
         """Args:
         model: in training mode, or not.
-        items: on the model's device.
+        items: on the model's device. Each seeds torch's random numbers for its own part.
         """
         sums: dict[str, Tensor] = {}
         views = 0
         for scene, item in zip(model.encode([item.voxels for item in items]), items, strict=True):
+            torch.manual_seed(item.seed)
             answers = self._answers(model, scene, item)
             for number, view in enumerate(item.views):
                 views += 1

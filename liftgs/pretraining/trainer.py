@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from liftgs.model.liftgs import LiftGS
+from liftgs.model.norm import batch_norms, uncounted
+from liftgs.model.voxels import voxelise
 from liftgs.pretraining.items import Item
 from liftgs.pretraining.objective import Losses, Objective, ObjectiveConfig
 from liftgs.pretraining.world import ALONE, World, tree_sum
@@ -79,11 +81,26 @@ class _Part:
     backward_s: float
 
 
+@dataclass(frozen=True)
+class _Forward:
+    """Losses of some items, and how many views and seconds they took."""
+
+    losses: Losses
+    views: int
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """Sum over the views; NaN if the network's outputs could not even be rendered or matched."""
+        return float(self.losses.total.detach()) * self.views if self.views else 0.0
+
+
 class Trainer:
     """The state of a training, and its one action.
 
     With several workers each has a trainer in the same state, and steps with its part of the batch. The update is the
-    same, bit for bit, on any number of workers that compute alike, if the network has no statistics over a batch.
+    same on any number of workers that compute alike: bit for bit, or, where the network has statistics over a batch, up
+    to rounding.
     """
 
     def __init__(
@@ -99,6 +116,8 @@ class Trainer:
         self.optim = optim
         self.device = torch.device(device)
         self.world = world
+        for norm in batch_norms(self.model):
+            norm.sum_over_workers = world.sum if world.size > 1 else None
         self.optimizer = torch.optim.AdamW(_groups(self.model, optim.weight_decay), lr=optim.lr, fused=True)
         self.steps_done = 0
         self.skipped: list[int] = []  # numbers of the steps that were skipped
@@ -124,6 +143,7 @@ class Trainer:
         lr = self.optim.lr_at(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        statistics = [buffer.clone() for buffer in self.model.buffers()]
         parts = self._differentiate_all(items)
         views, total, terms = self._of_all_workers(parts)
         norm = self._set_gradients(parts, views) if math.isfinite(total) else math.nan
@@ -132,6 +152,8 @@ class Trainer:
             self.optimizer.step()
         else:
             self.skipped.append(self.steps_done)
+            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+                buffer.copy_(before)
         self.steps_done += 1
         mine = [part for part in parts if part is not None]
         forward_s, backward_s = sum(part.forward_s for part in mine), sum(part.backward_s for part in mine)
@@ -152,43 +174,58 @@ class Trainer:
         """A part per place. On a CPU items are worked on side by side, a thread each: most of what a step does is too
         small to be shared out."""
         usable = [item for item in items if item is not None]
-        if not usable or not self._items_are_apart:
-            together = [self._differentiate(usable)] if usable else []
-            return [*together, *[None] * (len(items) - len(together))]
+        if batch_norms(self.model):
+            return [self._differentiate_together(usable), *[None] * (len(items) - 1)]
         threads = torch.get_num_threads()
         side_by_side = min(len(usable), threads)
-        if side_by_side == 1 or self.device.type != "cpu" or self._draws_random_numbers:
-            return [None if item is None else self._differentiate([item]) for item in items]
+        if side_by_side <= 1 or self.device.type != "cpu" or self._draws_random_numbers:
+            return [None if item is None else self._differentiate(item) for item in items]
         with ThreadPoolExecutor(side_by_side, "item", torch.set_num_threads, (threads // side_by_side,)) as pool:
-            return list(pool.map(lambda item: None if item is None else self._differentiate([item]), items))
-
-    @property
-    def _items_are_apart(self) -> bool:
-        """Whether a batch's gradient is the sum of its items'."""
-        return not any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules())
+            return list(pool.map(lambda item: None if item is None else self._differentiate(item), items))
 
     @property
     def _draws_random_numbers(self) -> bool:
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
 
-    def _differentiate(self, items: Sequence[Item]) -> _Part:
-        """NaN if the network's outputs cannot even be rendered or matched."""
+    def _differentiate(self, item: Item) -> _Part:
+        """Of one item, which does not depend on the others."""
+        done = self._forward([item])
+        return self._backward(done, wanted=math.isfinite(done.total))
+
+    def _differentiate_together(self, items: Sequence[Item]) -> _Part | None:
+        """Of all this worker's items, where statistics go over those of all workers: in step with the others."""
+        if not sum(self.world.gather(len(items))):
+            return None
+        done = self._forward(items) if items else self._forward_for_others()
+        return self._backward(done, wanted=all(self.world.gather(math.isfinite(done.total))))
+
+    def _forward(self, items: Sequence[Item]) -> _Forward:
         start = time.perf_counter()
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
                 losses = self.objective(self.model, [item.to(self.device) for item in items])
         except NotFinite:
             losses = Losses(torch.tensor(math.nan), {})
-        views = sum(len(item.views) for item in items)
-        total = float(losses.total.detach()) * views
-        forward = time.perf_counter()
+        return _Forward(losses, sum(len(item.views) for item in items), time.perf_counter() - start)
+
+    def _forward_for_others(self) -> _Forward:
+        """Takes part in the others' statistics, as a worker all of whose samples are bad: a voxel that does not count
+        goes the same way through the network."""
+        with uncounted(self.model), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            nowhere = voxelise(torch.zeros(1, 3), torch.zeros(1, 3), self.model.config.voxel_size_m)
+            features = self.model.encode([nowhere.to(self.device)])[0].features
+        return _Forward(Losses(features.sum(), {}), 0, 0.0)
+
+    def _backward(self, done: _Forward, wanted: bool) -> _Part:
+        """The gradient, or none if it is not wanted."""
+        start = time.perf_counter()
         parameters = list(self.model.parameters())
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
-        if math.isfinite(total):
-            gradients = torch.autograd.grad(losses.total * views, parameters, allow_unused=True)
-        terms = {name: float(value.detach()) * views for name, value in losses.terms.items()}
+        if wanted:
+            gradients = torch.autograd.grad(done.losses.total * done.views, parameters, allow_unused=True)
+        terms = {name: float(value.detach()) * done.views for name, value in done.losses.terms.items()}
         slopes = _in_a_row(parameters, gradients)
-        return _Part(views, total, terms, slopes, forward - start, time.perf_counter() - forward)
+        return _Part(done.views, done.total, terms, slopes, done.seconds, time.perf_counter() - start)
 
     def _of_all_workers(self, parts: Sequence[_Part | None]) -> tuple[int, float, dict[str, float]]:
         """Views of the batch, its mean loss over them, and the loss' terms. NaN if there is no view."""

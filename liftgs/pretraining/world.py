@@ -51,6 +51,13 @@ class World:
         distributed.all_gather_object(values, value)
         return values
 
+    def sum(self, vector: Float[Tensor, " c"]) -> Float[Tensor, " c"]:
+        """Over all workers, in no particular order."""
+        if self.size > 1:
+            vector = vector.clone()
+            distributed.all_reduce(vector)
+        return vector
+
     def sum_units(self, own: Sequence[Float[Tensor, " p"]], batch_size: int) -> Float[Tensor, " p"]:
         """The sum over all units of all workers, along the tree; the same bits on every worker.
 

@@ -8,13 +8,17 @@ checkpoints before it. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
+from types import TracebackType
 from typing import Any
 
 import safetensors
@@ -39,7 +43,7 @@ class Cursor:
         samples_consumed: positions of the mixture that are used up: the whole state of the data.
         bad_samples: of these, how many could not be used.
         skipped_steps: steps that changed nothing, for a loss or a gradient was not finite, or all samples bad.
-        seconds: of training, over all attempts, without what was lost.
+        seconds: that the steps took, data awaited included, over all attempts, without what was lost.
     """
 
     step: int = 0
@@ -95,6 +99,61 @@ def save(run: str, cursor: Cursor, write_model: Callable[[Path], None], trainer:
     commit = {"format": FORMAT, "cursor": asdict(cursor), "files": files}
     storage.write_bytes(storage.join(uri, COMMIT), json.dumps(commit, indent=1).encode() + b"\n")
     return uri
+
+
+class Writer:
+    """Commits checkpoints beside the training, one after the other, and deletes those that are no longer kept.
+
+    Use as a context: what is under way at its end is committed first.
+
+    Raises, from `save`, `wait` and the context's end:
+        StorageError: the last checkpoint could not be written.
+    """
+
+    def __init__(self, run: str, keep_last: int, keep_every: int = 0):
+        """See `prune`."""
+        self.run, self._kept = run, (keep_last, keep_every)
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: Future[None] | None = None
+        self._committed = monotonic()
+
+    def __enter__(self) -> Writer:
+        prune(self.run, *self._kept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+    @property
+    def age_s(self) -> float:
+        """Since the newest checkpoint was committed, or since the beginning."""
+        return monotonic() - self._committed
+
+    def save(self, cursor: Cursor, model: Any, trainer: Any) -> None:
+        """Copy the state, and return; it is written meanwhile. Waits first for the checkpoint before.
+
+        Args:
+            cursor: where training would go on.
+            model: a module with `save(folder)`.
+            trainer: see `checkpoints.save`.
+        """
+        self.wait()
+        self._under_way = self._pool.submit(self._commit, cursor, copy.deepcopy(model), unflatten(*flatten(trainer)))
+
+    def wait(self) -> None:
+        """Until the last checkpoint is committed."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _commit(self, cursor: Cursor, model: Any, trainer: Any) -> None:
+        save(self.run, cursor, model.save, trainer)
+        self._committed = monotonic()
+        prune(self.run, *self._kept)
 
 
 def load(uri: str, folder: Path) -> Checkpoint:

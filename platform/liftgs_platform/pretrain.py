@@ -111,10 +111,6 @@ def run(spec: Spec, job: Job) -> None:
     if spec.dry_run:
         print(forecast(spec))
         return
-    if spec.worker.most > 1 and model_config(spec).unet.norm == "batch":
-        raise JobFailed(
-            "this network normalises by batch statistics, which workers do not share yet; set worker.most=1"
-        )
     claim(spec.output, identity(spec, open_corpora(spec)))
     job.connect()
     folder = job.record(spec)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, Protocol
@@ -20,6 +21,7 @@ from jaxtyping import UInt8
 
 from liftgs.pretraining.world import ALONE, World
 from liftgs.sample import Sample
+from liftgs.scene import BadInput
 from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.checkpoints import Cursor
@@ -27,6 +29,13 @@ from liftgs_platform.job import JobFailed
 from liftgs_platform.loader import BadSamples, Loader
 from liftgs_platform.mixture import Mixture
 from liftgs_platform.training_log import Sink, TrainingLog
+
+#: Seconds between looks whether a node that trains is about to be taken away.
+LOOK_EVERY_S = 2.0
+
+
+class Preempted(RuntimeError):
+    """A node that trains is about to be taken away; a checkpoint is committed. Go on from it elsewhere."""
 
 
 class Learner(Protocol):
@@ -90,7 +99,7 @@ class LoopConfig:
         keep_every: checkpoints at multiples of so many steps are kept, too; 0 = no others.
         panel_every: steps between panels; 0 = none.
         panel_samples: samples in a panel.
-        log_every: steps in a row of the log.
+        log_every: steps in a row of the log, which holds their means.
         loaders: threads that read samples and make items.
         prefetch: batches that may be ready or in the making.
         cache_mb: of samples' bytes that are kept in memory, read once; 0 = read them anew in every epoch.
@@ -102,7 +111,7 @@ class LoopConfig:
     keep_every: int = 0
     panel_every: int = 250
     panel_samples: int = 2
-    log_every: int = 10
+    log_every: int = 1
     loaders: int = 1
     prefetch: int = 2
     cache_mb: int = 1024
@@ -146,6 +155,33 @@ class WorkerConfig:
             raise ValueError(f"least must be from 1 to most ({self.most}), not {self.least}")
 
 
+class Wishes:
+    """What others ask of a training while it runs: for now a checkpoint. Safe in threads."""
+
+    def __init__(self) -> None:
+        self._wanted, self._served = 0, 0
+        self._changed = threading.Condition()
+
+    def checkpoint(self, patience_s: float) -> bool:
+        """Ask for a checkpoint after the step that is under way, and wait until it is committed; False if it is not
+        in time."""
+        with self._changed:
+            self._wanted += 1
+            mine = self._wanted
+            return self._changed.wait_for(lambda: self._served >= mine, patience_s)
+
+    @property
+    def open(self) -> int:
+        """What `served` gets once it is done; 0 if nothing is wished."""
+        return self._wanted if self._wanted > self._served else 0
+
+    def served(self, number: int) -> None:
+        """Done, up to that wish."""
+        with self._changed:
+            self._served = max(self._served, number)
+            self._changed.notify_all()
+
+
 @dataclass(frozen=True)
 class Context:
     """Where a training runs.
@@ -154,11 +190,15 @@ class Context:
         device: of the model.
         sinks: that get the log's rows.
         world: this worker among those that train together. The first writes what the run leaves.
+        wishes: of others; those of the first worker count.
+        preempted: whether a node that trains is about to be taken away. All workers ask after the same steps.
     """
 
     device: str = "cpu"
     sinks: tuple[Sink, ...] = ()
     world: World = ALONE
+    wishes: Wishes = field(default_factory=Wishes)
+    preempted: Callable[[], bool] = lambda: False
 
     @property
     def writes(self) -> bool:
@@ -174,8 +214,8 @@ def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Cont
 
     Args:
         task: what to train.
-        run: URI of the run's folder. It gets checkpoints/, panels/, tensorboard/, log.jsonl, report.html, and in the
-            end the trained model itself: config.json and model.safetensors.
+        run: URI of the run's folder. It gets checkpoints/, log/, panels/, tensorboard/, report.html, and in the end the
+            trained model itself: config.json and model.safetensors.
         config: of the loop.
         context: of this process.
 
@@ -186,6 +226,7 @@ def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Cont
         TooManyBadSamples: past `max_bad_rate`.
         BadInput: the newest checkpoint or a manifest is damaged.
         FileNotFoundError: a corpus is not there.
+        Preempted: see `Context.preempted`.
     """
     mixture = task.mixture()
     places = [place for unit in context.world.places(task.batch_size) for place in unit]
@@ -193,11 +234,12 @@ def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Cont
     if cursor.step < task.steps:
         loader = Loader(mixture, task.item, task.batch_size, config.loaders, config.prefetch, _one_thread, places)
         with loader, ExitStack() as stack:
-            log = None
+            books = None
             if context.writes:
-                checkpoints.prune(run, config.keep_last, config.keep_every)
-                log = stack.enter_context(TrainingLog(run, task.steps, cursor.step, config.log_every, context.sinks))
-            cursor = _loop(task, run, config, context, learner, cursor, loader, log)
+                writer = stack.enter_context(checkpoints.Writer(run, config.keep_last, config.keep_every))
+                log = TrainingLog(run, task.steps, cursor.step, config.log_every, context.sinks, context.world.size)
+                books = _Books(task, config, stack.enter_context(log), writer, _shown(config, loader))
+            cursor = _loop(task, config, context, learner, cursor, loader, books)
     if context.writes:
         publish(run, learner.model)
     return cursor
@@ -205,43 +247,94 @@ def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Cont
 
 def _loop(
     task: Task,
-    run: str,
     config: LoopConfig,
     context: Context,
     learner: Learner,
     cursor: Cursor,
     loader: Loader[Any],
-    log: TrainingLog | None,
+    books: _Books | None,
 ) -> Cursor:
-    """`log` is None in workers that write nothing."""
+    """`books` is None in workers that write nothing."""
     bad = BadSamples(config.max_bad_rate, cursor.bad_samples)
-    shown = _shown(config, loader) if log is not None else []
-    began_s, mark = monotonic() - cursor.seconds, monotonic()
+    mark = looked = monotonic()
     for batch in loader.batches(cursor.step, task.steps):
-        wait_s = monotonic() - mark
-        step = cursor.step + 1
-        told = context.world.gather([one for one in batch if one.bad is not None])
-        faults = bad.add([one for of_worker in told for one in of_worker], step * task.batch_size)
+        wait_s, step = monotonic() - mark, cursor.step + 1
+        look = monotonic() - looked > LOOK_EVERY_S
+        faults = [one for one in batch if one.bad is not None]
+        told = context.world.gather((faults, context.wishes.open, look))
+        _, wish, look = told[0]
+        faults = [one for of_worker, _, _ in told for one in of_worker]
+        news = bad.add(faults, step * task.batch_size)
         seed_torch(task.seed, cursor.step)
         values = dict(learner.step([one.item for one in batch]))
-        skipped = int(values.pop("skipped", 0.0))
-        cursor = Cursor(
-            step, step * task.batch_size, bad.count, cursor.skipped_steps + skipped, round(monotonic() - began_s, 3)
-        )
-        if log is not None:
-            for fault in faults:
-                log.event(step - 1, "bad sample", str(fault))
-            used = task.batch_size - sum(map(len, told))
-            log.step(_facts(cursor, loader.mixture), {**values, "wait_s": wait_s}, used)
-            if shown and config.panel_every and (step % config.panel_every == 0 or step == task.steps):
-                log.picture(task.panel(learner, shown), step)
-            if step % config.checkpoint_every == 0 or step == task.steps:
-                log.end_row()
-                checkpoints.save(run, cursor, learner.model.save, learner.state_dict())
-                checkpoints.prune(run, config.keep_last, config.keep_every)
-                log.flush()
+        skipped = cursor.skipped_steps + int(values.pop("skipped", 0.0))
+        seconds = round(cursor.seconds + monotonic() - mark, 3)
+        cursor = Cursor(step, step * task.batch_size, bad.count, skipped, seconds)
+        preempted = False
+        if look:
+            preempted, looked = context.preempted(), monotonic()
+        if books is not None:
+            facts = _facts(cursor, loader.mixture) | {"checkpoint_age_s": books.writer.age_s}
+            books.enter(learner, cursor, facts, values | {"wait_s": wait_s}, news, task.batch_size - len(faults))
+            if wish or preempted:
+                books.save_now(learner, cursor)
+        context.wishes.served(wish)
+        if preempted:
+            raise Preempted(f"after step {step}, whose checkpoint is committed")
         mark = monotonic()
     return cursor
+
+
+@dataclass
+class _Books:
+    """What the first worker keeps of a run: log, panels, checkpoints.
+
+    Attributes:
+        task: that is trained.
+        config: of the loop.
+        log: open.
+        writer: open.
+        shown: items of the panels.
+        saved: step of the newest checkpoint that was begun.
+    """
+
+    task: Task
+    config: LoopConfig
+    log: TrainingLog
+    writer: checkpoints.Writer
+    shown: list[Any]
+    saved: int = -1
+
+    def enter(
+        self,
+        learner: Learner,
+        cursor: Cursor,
+        facts: Mapping[str, float],
+        values: Mapping[str, float],
+        faults: Sequence[BadInput],
+        items: int,
+    ) -> None:
+        """A step is done."""
+        step, last = cursor.step, cursor.step == self.task.steps
+        for fault in faults:
+            self.log.event(step - 1, "bad sample", str(fault))
+        self.log.step(facts, values, items)
+        if self.shown and self.config.panel_every and (step % self.config.panel_every == 0 or last):
+            self.log.picture(self.task.panel(learner, self.shown), step)
+        if step % self.config.checkpoint_every == 0 or last:
+            self._save(learner, cursor)
+
+    def save_now(self, learner: Learner, cursor: Cursor) -> None:
+        """Commit a checkpoint before anything else happens."""
+        if self.saved != cursor.step:
+            self._save(learner, cursor)
+        self.writer.wait()
+
+    def _save(self, learner: Learner, cursor: Cursor) -> None:
+        self.log.end_row()
+        self.writer.save(cursor, learner.model, learner.state_dict())
+        self.log.flush()
+        self.saved = cursor.step
 
 
 def _shown(config: LoopConfig, loader: Loader[Any]) -> list[Any]:
@@ -256,6 +349,7 @@ def _facts(cursor: Cursor, mixture: Mixture) -> dict[str, float]:
         "epoch": round(mixture.epochs(cursor.samples_consumed), 4),
         "skipped": cursor.skipped_steps,
         "bad_samples": cursor.bad_samples,
+        "seconds": cursor.seconds,
     }
 
 

@@ -1,7 +1,8 @@
-"""What a training says of itself: rows in `log.jsonl`, TensorBoard, Ray metrics, a progress line, panels, a report.
+"""What a training says of itself: rows in `log/`, TensorBoard, Ray metrics, a progress line, panels, a report.
 
-A row is the mean of what the steps since the last row returned. All of it is for people and dashboards; training reads
-nothing back. A run that is resumed from a checkpoint drops the rows after it, so that the log is that of one run.
+A row is the mean of what the steps since the last row returned. Rows are kept as JSON lines in files of a thousand
+steps, since an object store cannot append. All of it is for people and dashboards; training reads nothing back. A run
+that is resumed from a checkpoint drops the rows after it, so that the log is that of one run.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -27,6 +29,9 @@ from liftgs_platform.report import training as report
 #: Seconds between progress lines, and between rewrites of the files that others read meanwhile.
 LINE_EVERY_S, FLUSH_EVERY_S = 10.0, 30.0
 
+#: Steps in a file of the log.
+FILE_STEPS = 1000
+
 #: name -> what it is; as Prometheus has them, with `ray_` in front. The tag `run` is the name of the run's folder.
 METRICS = {
     "liftgs_training_value": "What a step returned: losses, norms, rates, seconds by phase; the tag `name` says",
@@ -34,6 +39,11 @@ METRICS = {
     "liftgs_training_items_per_second": "Items that a training uses per second",
     "liftgs_training_skipped_steps": "Steps that were skipped since the run began",
     "liftgs_training_bad_samples": "Samples that could not be used since the run began",
+    "liftgs_training_workers": "Workers that train together",
+    "liftgs_training_restarts": "How often workers began anew since the run began",
+    "liftgs_training_goodput": "Share of the time since the run began that went into steps which count",
+    "liftgs_training_checkpoint_age_seconds": "Time since the newest checkpoint was committed",
+    "liftgs_training_wait_share": "Share of a step that is spent waiting for data",
 }
 
 Row = dict[str, Any]
@@ -58,29 +68,46 @@ class Sink(Protocol):
 class TrainingLog:
     """The log of a run's folder. Use as a context.
 
-    Rows hold "step", "samples", "epoch", "items_per_s", "wait_s" (per step, for data), "step_s" (per step, in all),
-    "skipped" and "bad_samples" (since the run began), and the mean of each finite value that the steps returned.
-    Events, such as a bad sample, are rows with "event".
+    Rows hold "step", "samples", "epoch", "items_per_s", "items_per_s_per_worker", "wait_s" (per step, for data),
+    "wait_share" (of the step), "step_s" (per step, in all), "skipped" and "bad_samples" (since the run began),
+    "checkpoint_age_s", "workers", "restarts" (since the run began), "goodput" (the share of the time since the run
+    began that went into steps which count), and the mean of each finite value that the steps returned. Events, such as
+    a bad sample, are rows with "event"; "start" is one for each time that workers began, with "workers" and "at" (UNIX
+    time).
     """
 
     def __init__(
-        self, run: str, total_steps: int, first_step: int = 0, log_every: int = 10, sinks: Sequence[Sink] = ()
+        self,
+        run: str,
+        total_steps: int,
+        first_step: int = 0,
+        log_every: int = 1,
+        sinks: Sequence[Sink] = (),
+        workers: int = 1,
     ):
         """Args:
         run: URI of the run's folder.
         total_steps: at which training ends.
         first_step: steps done before; rows of later steps are dropped.
         log_every: steps in a row.
-        sinks: beside log.jsonl and TensorBoard.
+        sinks: beside the files and TensorBoard.
+        workers: that train together.
         """
-        self.run, self.total_steps, self.log_every = run, total_steps, log_every
+        self.run, self.total_steps, self.log_every, self.workers = run, total_steps, log_every, workers
         self.rows: list[Row] = [row for row in read(run) if row["step"] <= first_step]
+        self._unwritten = _file_number(first_step)  # files from this number on are to be written
+        for uri in _files(run)[self._unwritten + 1 :]:
+            storage.delete(uri)
         self._sinks = [TensorBoard(storage.join(run, "tensorboard"), first_step), *sinks]
         self._first_step, self._started = first_step, monotonic()
         self._pending: list[Mapping[str, float]] = []
         self._last: Row = {}
         self._printed = self._flushed = self._since = monotonic()
         self._items = 0
+        starts = [row for row in self.rows if row.get("event") == "start"]
+        self._began, self._restarts = (starts[0]["at"] if starts else time()), len(starts)
+        self.event(first_step, "start", f"{workers} worker{'s' * (workers > 1)}", workers=workers, at=time())
+        self._write()
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -113,9 +140,9 @@ class TrainingLog:
         if now - self._flushed >= FLUSH_EVERY_S:
             self.flush()
 
-    def event(self, step: int, event: str, what: str) -> None:
+    def event(self, step: int, event: str, what: str, **more: float) -> None:
         """Something that a person should know of, such as a bad sample."""
-        self.rows.append({"step": step, "event": event, "what": what})
+        self.rows.append({"step": step, "event": event, "what": what, **more})
         print(f"step {step}: {event}: {what}", flush=True)
 
     def picture(self, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
@@ -128,12 +155,19 @@ class TrainingLog:
 
     def flush(self) -> None:
         """Write everything that others read."""
-        data = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in self.rows)
-        storage.write_bytes(storage.join(self.run, "log.jsonl"), data)
+        self._write()
         for sink in self._sinks:
             sink.flush()
         report.write(self.run, self.rows, self.total_steps)
         self._flushed = monotonic()
+
+    def _write(self) -> None:
+        """Files that changed."""
+        changed = [row for row in self.rows if _file_number(row["step"]) >= self._unwritten]
+        for number, rows in groupby(changed, lambda row: _file_number(row["step"])):
+            data = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+            storage.write_bytes(storage.join(self.run, "log", f"{number:06d}.jsonl"), data)
+            self._unwritten = number
 
     def line(self, values: Mapping[str, float]) -> str:
         """Progress in one line."""
@@ -151,8 +185,17 @@ class TrainingLog:
             return
         now = monotonic()
         seconds = max(now - self._since, 1e-9)
-        rates = {"items_per_s": self._items / seconds, "step_s": seconds / len(self._pending)}
-        row = {**self._last, **means(self._pending), **rates}
+        values = means(self._pending)
+        rates = {
+            "items_per_s": self._items / seconds,
+            "items_per_s_per_worker": self._items / seconds / self.workers,
+            "step_s": seconds / len(self._pending),
+            "wait_share": values.get("wait_s", 0.0) * len(self._pending) / seconds,
+            "workers": self.workers,
+            "restarts": self._restarts,
+            "goodput": self._last.pop("seconds") / max(time() - self._began, 1e-9),
+        }
+        row = {**self._last, **values, **rates}
         self.rows.append(row)
         for sink in self._sinks:
             sink.write(row)
@@ -171,11 +214,15 @@ def means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def read(run: str) -> list[Row]:
     """The rows of a run's log, in order; none if there is no log."""
-    try:
-        data = storage.read_bytes(storage.join(run, "log.jsonl"))
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in data.splitlines()]
+    return [json.loads(line) for uri in _files(run) for line in storage.read_bytes(uri).splitlines()]
+
+
+def _files(run: str) -> list[str]:
+    return sorted(uri for uri in storage.list_files(storage.join(run, "log")) if uri.endswith(".jsonl"))
+
+
+def _file_number(step: int) -> int:
+    return max(0, step - 1) // FILE_STEPS
 
 
 class TensorBoard:
@@ -230,6 +277,11 @@ class RayMetrics:
                 ("items_per_s", "liftgs_training_items_per_second"),
                 ("skipped", "liftgs_training_skipped_steps"),
                 ("bad_samples", "liftgs_training_bad_samples"),
+                ("workers", "liftgs_training_workers"),
+                ("restarts", "liftgs_training_restarts"),
+                ("goodput", "liftgs_training_goodput"),
+                ("checkpoint_age_s", "liftgs_training_checkpoint_age_seconds"),
+                ("wait_share", "liftgs_training_wait_share"),
             )
         }
         self._run = run

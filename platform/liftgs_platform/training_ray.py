@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from dataclasses import asdict
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -19,7 +22,7 @@ from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.label_teachers import use_threads
 from liftgs_platform.loader import TooManyBadSamples
-from liftgs_platform.training import Context, LoopConfig, Task, WorkerConfig, train
+from liftgs_platform.training import Context, LoopConfig, Task, Wishes, WorkerConfig, train
 from liftgs_platform.training_log import RayMetrics
 
 #: Kept from the start of a worker: torch on a CPU frees and asks for the same megabytes in every layer, and fresh pages
@@ -31,6 +34,21 @@ WORKER_ENV = {
     "MALLOC_ARENA_MAX": "1",  # other arenas give pages back; items are worked on in threads
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+
+
+#: What Ray Train waits for. A node that died while workers were being placed costs no more than the first of these,
+#: and whoever sets one of them in the environment of the job keeps it.
+PATIENCE = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+}
+
+#: How long workers may take to commit a checkpoint before they are started anew with others.
+RESIZE_PATIENCE_S = 120.0
+
+#: Of the training in this process, if there is one.
+_WISHES = Wishes()
 
 
 def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> Cursor:
@@ -49,6 +67,8 @@ def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig)
             )
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in the worker as here
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # which prints every line twice
+    for name, seconds in PATIENCE.items():
+        os.environ.setdefault(name, seconds)
     reserved = {"CPU": worker.cpus, "GPU": worker.gpus} if worker.gpus else {"CPU": worker.cpus}
     with tempfile.TemporaryDirectory(prefix="liftgs-ray-train-") as scratch:
         trainer = _Trainer(
@@ -82,13 +102,52 @@ def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig)
 
 
 class _Trainer(TorchTrainer):
-    """Without Ray's cleaner of placement groups: where no dashboard runs, it logs every second that it cannot ask one;
-    and a placement group ends with the actor that made it anyway.
+    """With a checkpoint before workers are started anew to be more; and without Ray's cleaner of placement groups:
+    where no dashboard runs, it logs every second that it cannot ask one, and a placement group ends with the actor that
+    made it anyway.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+        kept = [callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+        return [*kept, _CheckpointFirst()]
+
+
+class _CheckpointFirst(ControllerCallback, WorkerGroupCallback):
+    """Runs in Ray Train's controller, which stops workers without a word when there is room for more of them."""
+
+    def __init__(self) -> None:
+        self._workers: list[Any] = []
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """They are there."""
+        self._workers = list(worker_group.get_workers())
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """They are about to go, or gone."""
+        self._workers = []
+
+    def after_worker_group_abort(self, worker_group_context: Any) -> None:
+        """They are gone."""
+        self._workers = []
+
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        """There will be another number of them; none are there yet at the start."""
+        for worker in self._workers:
+            if worker.distributed_context.world_rank == 0:
+                try:
+                    ray.get(worker.execute_async(_checkpoint_now), timeout=RESIZE_PATIENCE_S + 10)
+                except RayError as error:  # it died: the newest checkpoint has to do
+                    logging.getLogger(__name__).warning("no checkpoint before the resize: %s", error)
+
+
+def _checkpoint_now() -> bool:
+    """Runs beside the training in the first worker's process."""
+    return _WISHES.checkpoint(RESIZE_PATIENCE_S)
+
+
+def _preempted() -> bool:
+    return ray.train.get_preemption_info() is not None
 
 
 def _work(config: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +158,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     metrics = RayMetrics(config["run"].rstrip("/").rpartition("/")[2])
     place = ray.train.get_context()
     world = World(place.get_world_rank(), place.get_world_size())
-    context = Context("cuda" if worker.gpus else "cpu", (metrics,), world)
+    context = Context("cuda" if worker.gpus else "cpu", (metrics,), world, _WISHES, _preempted)
     hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless)
     try:
         return asdict(train(task, config["run"], config["config"], context))

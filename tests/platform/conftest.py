@@ -77,8 +77,8 @@ def ray_driver(ray_cluster: RayCluster) -> RayCluster:
 
 
 @contextmanager
-def start_cluster(dashboard_port: int | None = None) -> Iterator[RayCluster]:
-    """Start a cluster, and stop it in the end."""
+def start_cluster(dashboard_port: int | None = None, **of_head: Any) -> Iterator[RayCluster]:
+    """Start a cluster, and stop it in the end; `of_head` goes to its first node."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -88,8 +88,9 @@ def start_cluster(dashboard_port: int | None = None) -> Iterator[RayCluster]:
         "object_store_memory": 200 * 2**20,
         "include_dashboard": dashboard_port is not None,
         "dashboard_agent_listen_port": free_port(),  # its default may belong to another cluster of this machine
-        "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}-{dashboard_port or 0}",  # short: it holds Unix sockets
+        "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}-{free_port()}",  # short: it holds Unix sockets
         **dashboard,
+        **of_head,
     }
     Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(exist_ok=True)  # where `Cluster` notes its address
     for attempt in range(3):  # Ray gives its parts seconds to start, whatever else the machine does

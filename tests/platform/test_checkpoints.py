@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,62 @@ def test_checkpoints_live_on_object_stores(tmp_path: Path) -> None:
     assert json.loads(storage.read_bytes(f"{checkpoints.newest(run)}/checkpoint.json"))["cursor"]["step"] == 2
     assert len(storage.list_files(run)) == 5
     assert checkpoints.load(str(checkpoints.newest(run)), tmp_path).trainer == {"steps_done": 2}
+
+
+# ---- written beside the training
+
+
+class Model(nn.Linear):
+    """One number."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        super().__init__(1, 1, bias=False)
+        nn.init.constant_(self.weight, value)
+
+    def save(self, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_text(str(self.weight.item()))
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, free, write = str(tmp_path / "run"), threading.Event(), storage.write_bytes
+    monkeypatch.setattr(storage, "write_bytes", lambda *place: (free.wait(20), write(*place)))
+    model, state = Model(1.0), {"moment": torch.ones(2)}
+    with checkpoints.Writer(run, keep_last=1) as writer:
+        writer.save(Cursor(1), model, state)
+        with torch.no_grad():
+            model.weight.fill_(2.0)
+            state["moment"].fill_(2.0)
+        assert checkpoints.newest(run) is None
+        free.set()
+        writer.wait()
+        assert writer.age_s < 20
+        (tmp_path / "local").mkdir()
+        found = checkpoints.load(checkpoints.newest(run) or "", tmp_path / "local")
+        assert (found.folder / "model.safetensors").read_text() == "1.0"
+        assert torch.equal(found.trainer["moment"], torch.ones(2))
+        for step in (2, 3):
+            writer.save(Cursor(step), model, state)
+    assert list(checkpoints.committed(run)) == [3]
+
+
+def test_a_checkpoint_that_could_not_be_written_stops_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(tmp_path / "run")
+
+    def full(*_: object) -> None:
+        raise storage.StorageError("disk full")
+
+    with checkpoints.Writer(run, keep_last=1) as writer:
+        writer.save(Cursor(1), Model(), {})
+        writer.wait()
+        monkeypatch.setattr(storage, "write_bytes", full)
+        writer.save(Cursor(2), Model(), {})
+        with pytest.raises(storage.StorageError, match="disk full"):
+            writer.save(Cursor(3), Model(), {})
+        monkeypatch.undo()
+        writer.save(Cursor(4), Model(), {})
+    assert list(checkpoints.committed(run)) == [4]

@@ -21,6 +21,7 @@ import torch
 import yaml
 from conftest import ROOT, RayCluster
 from PIL import Image
+from run_log import learned
 
 from liftgs.model.decoder import DecoderConfig
 from liftgs.model.gaussians import GaussianConfig
@@ -28,7 +29,7 @@ from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.unet import UNetConfig
 from liftgs.pretraining.items import ItemConfig
 from liftgs.pretraining.trainer import OptimConfig, TrainingDiverged
-from liftgs_platform import checkpoints, pretrain, training_log
+from liftgs_platform import checkpoints, pretrain
 from liftgs_platform import job as launcher
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.pretrain import ModelSpec, Pretraining, Spec
@@ -101,14 +102,9 @@ def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def losses(run: Path) -> list[dict[str, float]]:
-    rows = [row for row in training_log.read(str(run)) if "event" not in row]
-    return [{k: v for k, v in row.items() if k == "step" or not k.endswith("_s")} for row in rows]
-
-
 def assert_same_run(run: Path, other: Path) -> None:
     """The same samples and losses, and the same weights."""
-    for row, expected in zip(losses(run), losses(other), strict=True):
+    for row, expected in zip(learned(run), learned(other), strict=True):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
     weights, others = (LiftGS.from_pretrained(folder).state_dict() for folder in (run, other))
     for name, value in weights.items():
@@ -129,7 +125,7 @@ def test_a_run_is_a_model_and_its_panels_are_pictures(undisturbed: Path) -> None
 
 
 def test_the_log_holds_every_term_of_the_loss(undisturbed: Path) -> None:
-    rows = losses(undisturbed)
+    rows = learned(undisturbed)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     terms = {"photometric", "features", "mask", "dice", "token"}
     assert all(
@@ -175,7 +171,7 @@ def test_losses_that_are_not_numbers_are_skipped_and_counted_and_then_stop_the_r
     monkeypatch.setattr(pretrain, "make_item", poisoned)
     with pytest.raises(TrainingDiverged, match="were skipped"):
         train(Pretraining(spec), spec.output, spec.loop)
-    rows = losses(tmp_path / "run")
+    rows = learned(tmp_path / "run")
     assert rows[-1]["skipped"] >= 5
     assert rows[-1]["step"] >= 19, "a few are forgiven"
     skipped = [row["skipped"] for row in rows]
@@ -275,13 +271,6 @@ def test_a_spec_without_corpora_is_refused() -> None:
 def test_more_workers_than_items_in_a_batch_are_refused() -> None:
     with pytest.raises(ValueError, match=r"worker\.most is 3, but a batch has 2 items to share"):
         replace(spec_of(Path("x"), Path("y")), worker=WorkerConfig(most=3))
-
-
-def test_statistics_over_a_batch_are_refused_on_several_workers(inputs: Path, tmp_path: Path) -> None:
-    spec = spec_of(inputs, tmp_path / "run")
-    base = replace(spec, model=pretrain.ModelSpec("base"), worker=WorkerConfig(most=2))
-    with pytest.raises(launcher.JobFailed, match=r"batch statistics.*set worker\.most=1"):
-        pretrain.run(base, launcher.Job(JOB))
 
 
 # ---- on Ray

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,17 @@ import pytest
 import toy_training
 from conftest import RayCluster
 from PIL import Image
+from run_log import learned, starts
 from torch import multiprocessing
 from toy_training import Toy
 
 from liftgs.scene import BadInput
-from liftgs_platform import checkpoints, storage
+from liftgs_platform import checkpoints, storage, training
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.mixture import CorpusSpec
-from liftgs_platform.training import LoopConfig, WorkerConfig, claim, train
+from liftgs_platform.training import Context, LoopConfig, Preempted, Wishes, WorkerConfig, claim, train
 
 LOOP = LoopConfig(checkpoint_every=4, panel_every=8, log_every=2, keep_last=2)
 
@@ -42,12 +45,6 @@ def undisturbed(corpora: tuple[CorpusSpec, ...], tmp_path_factory: pytest.TempPa
 
 def weights(run: Path) -> bytes:
     return (run / "model.safetensors").read_bytes()
-
-
-def learned(run: Path) -> list[dict[str, Any]]:
-    """The log without what the clock says."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.endswith("_s")} for row in rows]
 
 
 def test_a_run_leaves_checkpoints_log_panels_and_the_model(undisturbed: Path) -> None:
@@ -172,6 +169,59 @@ def test_a_run_may_live_on_s3(
     assert storage.read_bytes(storage.join(s3_folder, "model.safetensors")) == weights(undisturbed)
     kinds = {uri.removeprefix(s3_folder).split("/")[1] for uri in storage.list_files(s3_folder)}
     assert kinds == {file.name for file in undisturbed.iterdir()}
+
+
+# ---- asked to hurry
+
+
+def test_a_checkpoint_is_there_when_it_was_asked_for(
+    corpora: tuple[CorpusSpec, ...], undisturbed: Path, tmp_path: Path
+) -> None:
+    """Asked in the middle of step 6, by another thread, as before workers are stopped."""
+    run, wishes, found = tmp_path / "run", Wishes(), []
+
+    def ask() -> None:
+        assert wishes.checkpoint(patience_s=60)
+        found.append(list(checkpoints.committed(str(run)))[-1])
+
+    class Asking(Toy):
+        def learner(self, *arguments: Any) -> Any:
+            learner = super().learner(*arguments)
+            step = learner.step
+
+            def stepped(items: Any) -> dict[str, float]:
+                if learner.steps_done == 5:
+                    asking.start()
+                    while not wishes.open:
+                        time.sleep(0.001)
+                return step(items)
+
+            learner.step = stepped
+            return learner
+
+    asking = threading.Thread(target=ask)
+    train(Asking(corpora), str(run), LOOP, Context(wishes=wishes))
+    asking.join()
+    assert found == [7], "the step after the one in which it was asked for"
+    assert weights(run) == weights(undisturbed)
+    assert not wishes.open
+
+
+def test_a_wish_that_nobody_serves_is_given_up() -> None:
+    assert not Wishes().checkpoint(patience_s=0.01)
+
+
+def test_a_node_that_will_be_taken_away_leaves_a_checkpoint(
+    corpora: tuple[CorpusSpec, ...], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "LOOK_EVERY_S", 0.0)
+    run, answers = tmp_path / "run", iter([False] * 6 + [True])
+    with pytest.raises(Preempted, match="after step 7"):
+        train(Toy(corpora), str(run), LOOP, Context(preempted=lambda: next(answers)))
+    assert list(checkpoints.committed(str(run)))[-1] == 7
+    train(Toy(corpora), str(run), LOOP)
+    assert weights(run) == weights(undisturbed)
+    assert starts(run) == [(0, 1), (7, 1)]
 
 
 # ---- several workers

@@ -19,12 +19,23 @@ from liftgs_platform.training_log import TrainingLog, means
 
 
 def facts(step: int, **more: float) -> dict[str, float]:
-    return {"step": step, "samples": 2 * step, "epoch": step / 10, "skipped": 0, "bad_samples": 0} | more
+    return {
+        "step": step,
+        "samples": 2 * step,
+        "epoch": step / 10,
+        "skipped": 0,
+        "bad_samples": 0,
+        "seconds": step,
+    } | more
 
 
 def steps(log: TrainingLog, first: int, last: int) -> None:
     for step in range(first, last + 1):
         log.step(facts(step), {"loss": 1.0 / step, "grad_norm": 2.0, "lr": 1e-3, "forward_s": 0.1}, items=2)
+
+
+def measured(run: str) -> list[dict[str, Any]]:
+    return [row for row in training_log.read(run) if "event" not in row]
 
 
 def read_events(folder: Path) -> Iterator[Any]:
@@ -59,7 +70,8 @@ def scalars(folder: Path) -> dict[tuple[str, int], float]:
 def test_rows_are_means_of_the_steps_between(tmp_path: Path) -> None:
     with TrainingLog(str(tmp_path), 10, log_every=4) as log:
         steps(log, 1, 10)
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    first, *rows = [json.loads(line) for line in (tmp_path / "log" / "000000.jsonl").read_text().splitlines()]
+    assert (first["event"], first["workers"], first["step"]) == ("start", 1, 0)
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert [row["loss"] for row in rows] == pytest.approx([(1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, 0.15863, 0.10556], rel=1e-3)
     assert [row["samples"] for row in rows] == [8, 16, 20]
@@ -76,7 +88,7 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
         steps(log, 1, 6)
         log.picture(np.full((4, 6, 3), 77, np.uint8), 6)
     found = scalars(tmp_path / "tensorboard")
-    for row in training_log.read(str(tmp_path)):
+    for row in measured(str(tmp_path)):
         assert found["loss/loss", row["step"]] == pytest.approx(row["loss"])
         assert found["optim/lr", row["step"]] == pytest.approx(1e-3)
         assert found["speed/forward_s", row["step"]] == pytest.approx(0.1)
@@ -95,7 +107,7 @@ def test_a_resumed_log_is_that_of_one_run(tmp_path: Path) -> None:
         steps(log, 5, 10)
     rows = training_log.read(str(tmp_path))
     assert [row["step"] for row in rows if "event" not in row] == list(range(1, 11))
-    assert [row["what"] for row in rows if "event" in row] == ["c#a: torn"]
+    assert [row["what"] for row in rows if "event" in row] == ["1 worker", "c#a: torn", "1 worker"]
     from tensorboardX.proto.event_pb2 import SessionLog
 
     starts = [e.step for e in read_events(tmp_path / "tensorboard") if e.session_log.status == SessionLog.START]
@@ -108,7 +120,46 @@ def test_a_row_may_be_closed_early(tmp_path: Path) -> None:
         log.end_row()
         log.end_row()
         steps(log, 7, 10)
-    assert [row["step"] for row in training_log.read(str(tmp_path))] == [4, 6, 8, 10]
+    assert [row["step"] for row in measured(str(tmp_path))] == [4, 6, 8, 10]
+
+
+def test_a_long_log_is_in_files_of_which_only_the_last_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_log, "FILE_STEPS", 4)
+    run, written = str(tmp_path), []
+    with TrainingLog(run, 20) as log:
+        steps(log, 1, 9)
+        log.flush()
+        write = storage.write_bytes
+        monkeypatch.setattr(
+            storage, "write_bytes", lambda uri, data: (written.append(Path(uri).name), write(uri, data))
+        )
+        steps(log, 10, 13)
+        log.flush()
+    assert [name for name in written if name.endswith("jsonl")] == ["000002.jsonl", "000003.jsonl", "000003.jsonl"]
+    assert [row["step"] for row in measured(run)] == list(range(1, 14))
+    with TrainingLog(run, 20, first_step=6) as log:
+        assert sorted(file.name for file in (tmp_path / "log").iterdir()) == ["000000.jsonl", "000001.jsonl"]
+        steps(log, 7, 9)
+    assert [row["step"] for row in measured(run)] == list(range(1, 10))
+
+
+def test_rows_tell_of_workers_restarts_and_what_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(training_log, "time", lambda: now[0])
+    with TrainingLog(str(tmp_path), 9) as log:
+        now[0] += 4
+        log.step(facts(1, seconds=3.0), {"wait_s": 0.0}, items=8)
+    now[0] += 12  # lost
+    with TrainingLog(str(tmp_path), 9, first_step=1, workers=2) as log:
+        now[0] += 4
+        log.step(facts(2, seconds=7.0), {"wait_s": 0.0}, items=8)
+    first, second = measured(str(tmp_path))
+    assert (first["workers"], first["restarts"], first["goodput"]) == (1, 0, pytest.approx(3 / 4))
+    assert (second["workers"], second["restarts"], second["goodput"]) == (2, 1, pytest.approx(7 / 20))
+    assert second["items_per_s"] == pytest.approx(2 * second["items_per_s_per_worker"])
+    page = (tmp_path / "report.html").read_text()
+    assert 'class="band"' in page
+    assert "1 to step 1, 2 to step 2" in page
 
 
 def test_logs_live_on_object_stores() -> None:
@@ -117,15 +168,16 @@ def test_logs_live_on_object_stores() -> None:
         steps(log, 1, 4)
         log.picture(np.zeros((2, 2, 3), np.uint8), 4)
     names = {uri.removeprefix(run + "/").partition(".out.")[0] for uri in storage.list_files(run)}
-    assert names == {"log.jsonl", "report.html", "panels/step-000004.png", "tensorboard/events"}
-    assert [row["step"] for row in training_log.read(run)] == [2, 4]
+    assert names == {"log/000000.jsonl", "report.html", "panels/step-000004.png", "tensorboard/events"}
+    assert [row["step"] for row in measured(run)] == [2, 4]
 
 
 def test_the_line_tells_what_matters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(str(tmp_path), 2) as log:
         log.step(facts(1, skipped=1), {"loss": 3.25, "lr": 0.001}, 2)
         log.step(facts(2, skipped=1, bad_samples=3), {"loss": 3.0, "lr": 0.001}, 2)
-    first, last = capsys.readouterr().out.splitlines()
+    start, first, last = capsys.readouterr().out.splitlines()
+    assert start == "step 0: start: 1 worker"
     assert first.startswith("step 1/2 | epoch 0.10 | loss 3.25 | lr 0.001 | ")
     assert "left | 1 steps skipped" in first
     assert last.endswith("about 0:00 left | 1 steps skipped | 3 bad samples")
@@ -145,7 +197,8 @@ def test_every_metric_is_set_from_a_row(monkeypatch: pytest.MonkeyPatch) -> None
             values[self.name, tags.get("name", "")] = value
 
     monkeypatch.setattr(ray.util.metrics, "Gauge", Gauge)
-    row = facts(9) | {"loss": 0.5, "items_per_s": 3.0}
+    of_row = ("items_per_s", "workers", "restarts", "goodput", "checkpoint_age_s", "wait_share")
+    row = facts(9) | {"loss": 0.5} | dict.fromkeys(of_row, 3.0)
     training_log.RayMetrics("one").write(row)
     assert {name for name, _ in values} == set(training_log.METRICS)
     assert values["liftgs_training_value", "loss"] == 0.5

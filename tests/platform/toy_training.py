@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +47,26 @@ class Model(nn.Linear):
         save_file(self.state_dict(), folder / "model.safetensors")
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An item: which sample it is of, and what is learned from it."""
+
+    key: str
+    colour: torch.Tensor
+
+
 class Learner:
     """Plain AdamW with noise in it, so that torch's random numbers matter."""
 
-    def __init__(self, model: Model, batch_size: int, world: World):
-        self.model, self.batch_size, self.world = model, batch_size, world
+    def __init__(self, model: Model, batch_size: int, world: World, trace: str = "", step_s: float = 0.0):
+        self.model, self.batch_size, self.world, self.trace, self.step_s = model, batch_size, world, trace, step_s
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
         self.steps_done = 0
 
-    def step(self, items: Sequence[torch.Tensor | None]) -> dict[str, float]:
+    def step(self, items: Sequence[Seen | None]) -> dict[str, float]:
         """One update towards the colours."""
+        time.sleep(self.step_s)
+        self._note(items)
         noise = torch.randn(self.batch_size, 3)  # of all places, whoever holds them
         units, rest = [], list(items)
         for places in self.world.places(self.batch_size):
@@ -70,10 +81,19 @@ class Learner:
         self.optimizer.step()
         return {"loss": loss / count, "lr": 0.05, "skipped": 0.0}
 
-    def _row(self, colour: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
+    def _note(self, items: Sequence[Seen | None]) -> None:
+        """Which sample stood at each of our places, and that it was this worker's: one file each."""
+        places = [place for unit in self.world.places(self.batch_size) for place in unit]
+        for place, item in zip(places, items, strict=True):
+            if self.trace:
+                file = Path(self.trace) / f"{self.steps_done:04d}-{place}"
+                file.write_text(item.key if item else "")
+
+    def _row(self, item: Seen | None, noise: torch.Tensor) -> torch.Tensor:
         """Gradient, loss, and 1 for a sample that counts."""
-        if colour is None:
+        if item is None:
             return torch.zeros(17)
+        colour = item.colour
         loss = (self.model(torch.cat([colour.mean()[None], noise])) - colour).square().mean()
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
         return torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], torch.ones(1)])
@@ -100,6 +120,8 @@ class Toy:
         die_at: SIGKILL at this sample's `die_epoch`-th visit, unless the file `spared` is there.
         spared: see `die_at`.
         bug: whether panels fail.
+        trace: a folder for a file per step and place of the batch, with the key of the sample that stood there.
+        step_s: a step takes at least this.
     """
 
     corpora: tuple[CorpusSpec, ...]
@@ -112,6 +134,8 @@ class Toy:
     die_epoch: int = 0
     spared: str = ""
     bug: bool = False
+    trace: str = ""
+    step_s: float = 0.0
     hopeless: tuple[type[Exception], ...] = (Diverged,)
 
     def mixture(self) -> Mixture:
@@ -123,9 +147,9 @@ class Toy:
         model = Model()
         if checkpoint is not None:
             model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        return Learner(model, self.batch_size, world)
+        return Learner(model, self.batch_size, world, self.trace, self.step_s)
 
-    def item(self, sample: Sample, key: str, epoch: int) -> torch.Tensor:
+    def item(self, sample: Sample, key: str, epoch: int) -> Seen:
         """See `Task`."""
         if key == self.bad:
             raise BadInput(sample.uri, "torn")
@@ -133,9 +157,9 @@ class Toy:
             Path(self.spared).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         colour = torch.from_numpy(sample.cloud.rgb).float().mean(0) / 255 + epoch * 0.01
-        return colour * float("nan") if key == self.nan else colour
+        return Seen(key, colour * float("nan") if key == self.nan else colour)
 
-    def panel(self, learner: Learner, items: Sequence[torch.Tensor]) -> np.ndarray:
+    def panel(self, learner: Learner, items: Sequence[Seen]) -> np.ndarray:
         """See `Task`."""
         if self.bug:
             raise AttributeError("no_such_method")

@@ -13,7 +13,7 @@ import numpy as np
 from liftgs_platform import storage
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 400, 150, 46, 26, 18
-_POINTS = 200
+_POINTS, _ROWS = 200, 4000
 _GROUPS = ("loss", "optim", "speed", "progress")
 
 
@@ -31,10 +31,12 @@ def write(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> None:
 def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
     """The page."""
     measured = [row for row in rows if "event" not in row]
+    bands = worlds(measured)
+    measured = measured[:: len(measured) // _ROWS + 1]
     names = sorted(
         {name: None for row in measured for name in row if name not in ("step", "samples", "epoch")}, key=_place
     )
-    charts = [chart for name in names if (chart := curve(name, measured, total_steps))]
+    charts = [chart for name in names if (chart := curve(name, measured, total_steps, bands))]
     last = measured[-1] if measured else {}
     tiles = [
         {"label": f"of {total_steps:,} steps", "value": f"{last.get('step', 0):,}"},
@@ -42,32 +44,66 @@ def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
         {"label": "epochs", "value": f"{last.get('epoch', 0):.1f}"},
         {"label": "loss", "value": _short(last["loss"]) if "loss" in last else "–"},
         {"label": "items/s", "value": _short(last["items_per_s"]) if "items_per_s" in last else "–"},
+        {"label": "workers", "value": f"{last.get('workers', 1):g}"},
+        {"label": "restarts", "value": f"{last.get('restarts', 0):g}"},
+        {"label": "goodput", "value": f"{last['goodput']:.0%}" if "goodput" in last else "–"},
         {"label": "steps skipped", "value": f"{last.get('skipped', 0):g}", "bad": last.get("skipped", 0) > 0},
         {"label": "bad samples", "value": f"{last.get('bad_samples', 0):g}", "bad": last.get("bad_samples", 0) > 0},
     ]
     panels = [uri.rpartition("/")[2] for uri in storage.list_files(storage.join(run, "panels")) if uri.endswith(".png")]
     events = [row for row in rows if "event" in row]
     name = run.rstrip("/").rpartition("/")[2]
+    banded = ", ".join(f"{workers} to step {stop:,}" for _, stop, workers in bands[-12:])
     return str(
-        _template().render(name=name, uri=run, tiles=tiles, charts=charts, panels=panels[::-1], events=events[-20:])
+        _template().render(
+            name=name, uri=run, tiles=tiles, charts=charts, panels=panels[::-1], events=events[-20:], banded=banded
+        )
     )
 
 
-def curve(name: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str | None:
-    """One value over steps as SVG, thinned to means of neighbours; None where there are not two, or all are 0."""
+def worlds(rows: Sequence[dict[str, Any]]) -> list[tuple[int, int, int]]:
+    """First step, last step and workers of each stretch that had as many; none if all had."""
+    bands: list[tuple[int, int, int]] = []
+    for row in rows:
+        workers, step = int(row.get("workers", 1)), int(row["step"])
+        if bands and bands[-1][2] == workers:
+            bands[-1] = (bands[-1][0], step, workers)
+        else:
+            bands.append((bands[-1][1] if bands else 0, step, workers))
+    return bands if len(bands) > 1 else []
+
+
+def curve(
+    name: str, rows: Sequence[dict[str, Any]], total_steps: int, bands: Sequence[tuple[int, int, int]] = ()
+) -> str | None:
+    """One value over steps as SVG, thinned to means of neighbours; None where there are not two, or all are 0.
+
+    Args:
+        name: of the value.
+        rows: of the log.
+        total_steps: where the axis ends.
+        bands: see `worlds`; the more workers, the darker the ground.
+    """
     points = np.array([(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)], float)
     if len(points) < 2 or not points[:, 1].any():
         return None
     thin = np.array([part.mean(0) for part in np.array_split(points, min(len(points), _POINTS))])
     low, high = float(thin[:, 1].min()), float(thin[:, 1].max())
     span = high - low or 1.0
-    x = LEFT + thin[:, 0] / max(total_steps, points[-1, 0]) * (WIDTH - LEFT - 4)
+    per_step = (WIDTH - LEFT - 4) / max(total_steps, points[-1, 0])
+    x = LEFT + thin[:, 0] * per_step
     y = TOP + (high - thin[:, 1]) / span * (HEIGHT - BOTTOM - TOP - 6)
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     base = HEIGHT - BOTTOM
+    most = max((workers for _, _, workers in bands), default=1)
+    grounds = "".join(
+        f'<rect class="band" x="{LEFT + first * per_step:.1f}" y="{TOP - 4}" width="{(last - first) * per_step:.1f}" '
+        f'height="{base - TOP + 4}" style="opacity:{0.3 * workers / most:.2f}"><title>{workers} workers</title></rect>'
+        for first, last, workers in bands
+    )
     title = f"{html.escape(name)} {_short(float(points[-1, 1]))}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(name)} over steps">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(name)} over steps">{grounds}'
         f'<path class="axis" d="M{LEFT} {TOP - 4}V{base}H{WIDTH}"/>'
         f'<text x="{LEFT - 4}" y="{TOP + 4}" text-anchor="end">{_short(high)}</text>'
         f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{_short(low)}</text>'
@@ -82,7 +118,9 @@ def group_of(name: str) -> str:
     """Under which heading a value is shown."""
     if name.endswith("_s"):
         return "speed"
-    if name in ("samples", "epoch", "skipped", "bad_samples"):
+    if name in ("items_per_s_per_worker", "wait_share", "goodput"):
+        return "speed"
+    if name in ("samples", "epoch", "skipped", "bad_samples", "workers", "restarts"):
         return "progress"
     return "optim" if name in ("lr", "grad_norm") else "loss"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -133,18 +134,31 @@ BATCH = 5
 SHARED = dataclasses.replace(OPTIM, batch_size=BATCH)
 
 
-def train_together(rank: int, size: int, folder: str) -> None:
-    """Three steps, whose second place holds no usable sample; the metrics and the weights go to a file."""
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What workers train together: a network, and the place of the batch that holds no usable sample."""
+
+    bad_place: int
+    norm: Literal["batch", "layer"] = "layer"
+    dropout: float = 0.0
+
+
+def train_together(rank: int, size: int, folder: str, what: Shared) -> None:
+    """Three steps; the metrics and the weights go to a file."""
     torch.set_num_threads(1)  # as one item has wherever it is worked on
     if size > 1:
         distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{size}", rank=rank, world_size=size)
     world = World(rank, size)
-    trainer = Trainer(network(), ObjectiveConfig(), SHARED, world=world)
+    model = network(
+        unet=dataclasses.replace(CONFIG.unet, norm=what.norm, precision="fp32" if what.norm == "batch" else "auto"),
+        decoder=dataclasses.replace(CONFIG.decoder, dropout=what.dropout),
+    )
+    trainer = Trainer(model, ObjectiveConfig(), SHARED, world=world)
     config = ItemConfig(views=1, image_px=32, min_area=0.004)
     sample = room_sample(views=2)
     for step in range(3):
         items = [
-            None if place == 1 else make_item(sample, config, 0.1, f"{step}-{place}", 0, 0)
+            None if place == what.bad_place else make_item(sample, config, 0.1, f"{step}-{place}", 0, 0)
             for places in world.places(BATCH)
             for place in places
         ]
@@ -155,16 +169,41 @@ def train_together(rank: int, size: int, folder: str) -> None:
         distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_weights_are_the_same_bits_on_any_number_of_workers(size: int, tmp_path: Path) -> None:
-    multiprocessing.spawn(train_together, (1, str(tmp_path)), nprocs=1)
-    multiprocessing.spawn(train_together, (size, str(tmp_path)), nprocs=size)
-    expected_metrics, expected = torch.load(tmp_path / "1-0.pt")
-    for rank in range(size):
-        metrics, state = torch.load(tmp_path / f"{size}-{rank}.pt")
+def learn(folder: Path, size: int, what: Shared) -> list[tuple[dict[str, float], dict[str, torch.Tensor]]]:
+    """Metrics and weights of each worker."""
+    multiprocessing.spawn(train_together, (size, str(folder), what), nprocs=size)
+    return [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)]
+
+
+@pytest.mark.parametrize(("size", "dropout"), [(2, 0.0), (3, 0.0), (2, 0.3)])
+def test_weights_are_the_same_bits_on_any_number_of_workers(size: int, dropout: float, tmp_path: Path) -> None:
+    what = Shared(bad_place=1, dropout=dropout)
+    ((expected_metrics, expected),) = learn(tmp_path, 1, what)
+    for metrics, state in learn(tmp_path, size, what):
         assert metrics == expected_metrics
         for name, value in expected.items():
             assert torch.equal(state[name], value), name
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_statistics_over_a_batch_are_those_of_all_workers(size: int, tmp_path: Path) -> None:
+    """The last of three workers holds nothing but the bad sample."""
+    what = Shared(bad_place=4, norm="batch")
+    ((expected_metrics, expected),) = learn(tmp_path, 1, what)
+    apart = learn(tmp_path, size, what)
+    for metrics, state in apart:
+        assert metrics == pytest.approx(expected_metrics, rel=1e-4)
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=2e-4, msg=name)
+            assert torch.equal(state[name], apart[0][1][name]), name
+
+
+def test_a_skipped_step_leaves_the_statistics(item: Item) -> None:
+    model = network(unet=dataclasses.replace(CONFIG.unet, norm="batch"))
+    trainer = Trainer(model, ObjectiveConfig(), OPTIM)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    assert trainer.step([broken(item)])["skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 def test_a_batch_without_a_usable_sample_is_skipped() -> None:
