@@ -116,6 +116,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
         self._committed = monotonic()
+        self.commit_s = 0.0  # that the last commit took
 
     def __enter__(self) -> Writer:
         prune(self.run, *self._kept)
@@ -151,8 +152,10 @@ class Writer:
             under_way.result()
 
     def _commit(self, cursor: Cursor, model: Any, trainer: Any) -> None:
+        began = monotonic()
         save(self.run, cursor, model.save, trainer)
         self._committed = monotonic()
+        self.commit_s = self._committed - began
         prune(self.run, *self._kept)
 
 

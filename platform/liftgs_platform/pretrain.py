@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,10 +24,12 @@ from liftgs.sample import Sample, decode_sample
 from liftgs.scene import BadInput
 from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
+from liftgs_platform.forecast import of_training
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.manifest import MANIFEST
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.progress import clock
+from liftgs_platform.simulation import Nodes, TrainingModel
 from liftgs_platform.spec import WHERE_ONLY
 from liftgs_platform.training import Learner, LoopConfig, WorkerConfig, claim
 from liftgs_platform.training_log import read
@@ -64,7 +67,8 @@ class Spec:
         optim: how weights are updated.
         seed: of the weights, of the order of the samples and of all that is random about them.
         loop: checkpoints, panels, log and reading.
-        worker: the process that trains.
+        worker: the processes that train.
+        nodes: the cluster that `dry_run` makes its forecast for.
         dry_run: say what would be done, how much and how long, and stop.
     """
 
@@ -78,6 +82,7 @@ class Spec:
     seed: int = 0
     loop: LoopConfig = field(default_factory=LoopConfig, metadata=WHERE_ONLY)
     worker: WorkerConfig = field(default_factory=WorkerConfig, metadata=WHERE_ONLY)
+    nodes: Nodes = field(default_factory=Nodes, metadata=WHERE_ONLY)
     dry_run: bool = field(default=False, metadata=WHERE_ONLY)
 
     def __post_init__(self) -> None:
@@ -235,7 +240,7 @@ def forecast(spec: Spec) -> str:
     optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
     at = checkpoints.newest(spec.output)
     step = int(at.rpartition("-")[2]) if at else 0
-    lines = {"output": spec.output, "model": _describe(spec)}
+    lines = {"output": spec.output}
     try:
         mixture = open_corpora(spec)
         lines |= {
@@ -246,21 +251,40 @@ def forecast(spec: Spec) -> str:
     except JobFailed as reason:
         lines |= {"corpora": f"cannot be used as yet: {reason}"}
         epochs = ""
-    rates = [row["step_s"] for row in read(spec.output) if "step_s" in row]
-    each_s = float(np.median(rates)) if rates else None
-    left = f"about {clock((optim.steps - step) * each_s)}, at the {each_s:.2f} s/step of this run" if each_s else None
+    parameters = _parameters(spec)
+    lines["model"] = f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
+    training = measured(spec, steps_left=optim.steps - step)
+    unknown = "unknown until the first steps are done" if step < optim.steps else "none, all is done"
     lines |= {
         "steps": f"{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
         "done": f"{step} steps, by {at}" if at else "nothing",
-        "time": left or "unknown until the first steps are done",
-        "worker": f"{spec.worker.cpus} CPUs, {spec.worker.gpus} GPUs",
+        **(of_training(training, spec.nodes) if training else {"time": unknown}),
+        "storage": f"{parameters * 12 / 1e6:,.0f} MB a checkpoint, of which {spec.loop.keep_last} or more are kept",
+        "worker": f"{spec.worker.least} to {spec.worker.most} of {spec.worker.cpus} CPUs, {spec.worker.gpus} GPUs",
     }
     return "\n".join(f"{name:<9}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"
 
 
-def _describe(spec: Spec) -> str:
+def measured(spec: Spec, steps_left: int) -> TrainingModel | None:
+    """What this run's own log says of its speed; None if it has none."""
+    rows = [row for row in read(spec.output) if "step_s" in row]
+    if not rows or not steps_left:
+        return None
+    share = [row["step_s"] / math.ceil(spec.optim.batch_size / row["workers"]) for row in rows]
+    return TrainingModel(
+        steps=steps_left,
+        item_s=float(np.median(share)),
+        batch_size=spec.optim.batch_size,
+        checkpoint_every=spec.loop.checkpoint_every,
+        commit_s=max(row["commit_s"] for row in rows),
+        resize_every_s=spec.worker.resize_every_s,
+        least=spec.worker.least,
+        most=spec.worker.most,
+    )
+
+
+def _parameters(spec: Spec) -> int:
     import torch  # noqa: PLC0415
 
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in LiftGS(model_config(spec)).parameters())
-    return f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
+        return sum(p.numel() for p in LiftGS(model_config(spec)).parameters())

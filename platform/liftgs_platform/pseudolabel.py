@@ -18,6 +18,7 @@ from liftgs.teachers.captions import CaptionConfig
 from liftgs.teachers.configs import EmbedConfig, SegmentConfig
 from liftgs_platform import manifest, shards, storage
 from liftgs_platform import spec as specs
+from liftgs_platform.forecast import of_labelling
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_plan import Planner, frames_of
 from liftgs_platform.label_stages import STAGES, LoadConfig, Stage, Tally, run_in_process
@@ -26,6 +27,7 @@ from liftgs_platform.ledger import Seen
 from liftgs_platform.progress import Progress, State, clock
 from liftgs_platform.revision import code_revision
 from liftgs_platform.shard_plan import Plan, PlannedShard, QuarantineRow, read_plans, write_plan
+from liftgs_platform.simulation import LabellingModel, Nodes
 from liftgs_platform.spec import WHERE_ONLY
 
 #: This many frames may always be lost: rates mean nothing for a handful.
@@ -94,6 +96,7 @@ class Spec:
         max_quarantine_rate: the job fails once more than this fraction of its frames (and more than 20) cannot be
             labelled. What is committed stays.
         retry: instead of what is missing, do again what is in quarantine.
+        nodes: the cluster that `dry_run` makes its forecast for.
         dry_run: say what would be done, how much and how long, and stop.
         no_progress_timeout_s: fail if no shard leaves any stage for so long; a model's start, or a cluster's,
             must fit in.
@@ -112,6 +115,7 @@ class Spec:
     chunks_per_shard: int = 4
     max_quarantine_rate: float = field(default=0.1, metadata=WHERE_ONLY)
     retry: bool = field(default=False, metadata=WHERE_ONLY)
+    nodes: Nodes = field(default_factory=Nodes, metadata=WHERE_ONLY)
     dry_run: bool = field(default=False, metadata=WHERE_ONLY)
     no_progress_timeout_s: float = field(default=3600.0, metadata=WHERE_ONLY)
     scale: ScaleSpec = field(default_factory=ScaleSpec, metadata=WHERE_ONLY)
@@ -382,9 +386,12 @@ def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) ->
     frames = frames_of(todo)
     done = list(committed(spec.output, set(shards.committed_indices(spec.output)[:64])))
     stored = sum(index.counts["views"] for index in done)
-    size = f"about {frames * sum(i.tar_size for i in done) / stored / 1e6:,.1f} MB" if stored else "unknown as yet"
+    size_mb = frames * sum(i.tar_size for i in done) / stored / 1e6 if stored else 0.0
     rate = last_rate(spec.output)
-    time = f"about {clock(frames / rate)}, at the {rate:.2f} frames/s of the last run" if rate else "unknown as yet"
+    time = {"time": "unknown as yet"}
+    if rate and todo:
+        job = LabellingModel(len(todo), frames / len(todo) / rate, size_mb / len(todo))
+        time = of_labelling(job, spec.nodes) | {"speed": f"{rate:.2f} frames/s a node, as in the last run"}
     lost = sum(len(plan.quarantine) for plan in plans)
     lines = {
         "source": spec.source,
@@ -395,8 +402,8 @@ def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) ->
         "frames": str(frames_of(planned)),
         "shards": f"{len(planned)}, of which {len(planned) - len(todo)} are committed",
         "to do": f"{len(todo)} shards, {frames} frames",
-        "size": size,
-        "time": time,
+        "size": f"about {size_mb:,.1f} MB" if stored else "unknown as yet",
+        **time,
         "pools": ", ".join(
             f"{name} x {pool.min}" + ("" if pool.max == pool.min else f"..{pool.max or 'as many as fit'}")
             for name, pool in spec.scale.layout.items()

@@ -136,9 +136,10 @@ class WorkerConfig:
         gpus: 1 = each trains on a GPU, 0 = on CPUs.
         least: so many start; fewer wait for resources.
         most: so many there are when the cluster has room; more join when nodes come.
-        resize_every_s: how often it is looked whether more could join. Those that train go on from the newest
-            checkpoint then, as after a failure.
-        max_failures: so often they are started again from the newest checkpoint, after one died or raised; -1 = always.
+        resize_every_s: how often it is looked whether more could join. Those that train commit a checkpoint then, and
+            all go on from it.
+        max_failures: so often they are started again from the newest checkpoint, after one died or raised, before a new
+            checkpoint must have come; -1 = always. Nodes that are taken away with notice do not count.
     """
 
     cpus: int = 2
@@ -159,16 +160,17 @@ class Wishes:
     """What others ask of a training while it runs: for now a checkpoint. Safe in threads."""
 
     def __init__(self) -> None:
-        self._wanted, self._served = 0, 0
+        self._wanted, self._served, self._closed = 0, 0, False
         self._changed = threading.Condition()
 
     def checkpoint(self, patience_s: float) -> bool:
         """Ask for a checkpoint after the step that is under way, and wait until it is committed; False if it is not
-        in time."""
+        in time, or the training has ended."""
         with self._changed:
             self._wanted += 1
             mine = self._wanted
-            return self._changed.wait_for(lambda: self._served >= mine, patience_s)
+            self._changed.wait_for(lambda: self._served >= mine or self._closed, patience_s)
+            return self._served >= mine
 
     @property
     def open(self) -> int:
@@ -179,6 +181,12 @@ class Wishes:
         """Done, up to that wish."""
         with self._changed:
             self._served = max(self._served, number)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """The training has ended, well or not: nobody needs to wait any longer."""
+        with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
 
@@ -274,7 +282,10 @@ def _loop(
         if look:
             preempted, looked = context.preempted(), monotonic()
         if books is not None:
-            facts = _facts(cursor, loader.mixture) | {"checkpoint_age_s": books.writer.age_s}
+            facts = _facts(cursor, loader.mixture) | {
+                "checkpoint_age_s": books.writer.age_s,
+                "commit_s": books.writer.commit_s,
+            }
             books.enter(learner, cursor, facts, values | {"wait_s": wait_s}, news, task.batch_size - len(faults))
             if wish or preempted:
                 books.save_now(learner, cursor)

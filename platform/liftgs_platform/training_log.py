@@ -70,10 +70,10 @@ class TrainingLog:
 
     Rows hold "step", "samples", "epoch", "items_per_s", "items_per_s_per_worker", "wait_s" (per step, for data),
     "wait_share" (of the step), "step_s" (per step, in all), "skipped" and "bad_samples" (since the run began),
-    "checkpoint_age_s", "workers", "restarts" (since the run began), "goodput" (the share of the time since the run
-    began that went into steps which count), and the mean of each finite value that the steps returned. Events, such as
-    a bad sample, are rows with "event"; "start" is one for each time that workers began, with "workers" and "at" (UNIX
-    time).
+    "checkpoint_age_s", "commit_s" (that the last checkpoint took), "workers", "restarts" (since the run began),
+    "goodput" (the share of the time since the run began that went into steps which count), and the mean of each finite
+    value that the steps returned. Events, such as a bad sample, are rows with "event"; "start" is one for each time
+    that workers began, with "workers" and "at" (UNIX time).
     """
 
     def __init__(

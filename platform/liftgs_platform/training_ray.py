@@ -18,6 +18,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from liftgs.pretraining.world import World
 from liftgs.scene import BadInput
+from liftgs_platform import checkpoints
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.label_teachers import use_threads
@@ -57,7 +58,7 @@ def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig)
     Ray Train orchestrates, and is given no checkpoint to store: ours are in the run's folder.
 
     Raises:
-        JobFailed: it cannot go on, or the worker failed too often.
+        JobFailed: it cannot go on, or workers failed too often while no checkpoint was committed.
     """
     available = ray.cluster_resources()
     for kind, wanted in (("CPU", worker.cpus), ("GPU", worker.gpus)):
@@ -69,6 +70,23 @@ def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig)
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # which prints every line twice
     for name, seconds in PATIENCE.items():
         os.environ.setdefault(name, seconds)
+    while True:
+        before = checkpoints.newest(run)
+        try:
+            outcome = _fit(task, run, config, worker)
+            break
+        except TrainingFailedError as error:
+            reason = f"the worker failed more than {worker.max_failures} times; at last: {_last_line(error)}"
+            if checkpoints.newest(run) == before:
+                raise JobFailed(reason) from error
+            print(f"{reason}\ngoing on nevertheless, since there was progress", flush=True)
+    if "stopped" in outcome:
+        raise JobFailed(outcome["stopped"])
+    return Cursor(**outcome)
+
+
+def _fit(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> dict[str, Any]:
+    """What the first worker returned."""
     reserved = {"CPU": worker.cpus, "GPU": worker.gpus} if worker.gpus else {"CPU": worker.cpus}
     with tempfile.TemporaryDirectory(prefix="liftgs-ray-train-") as scratch:
         trainer = _Trainer(
@@ -89,16 +107,9 @@ def train_on_ray(task: Task, run: str, config: LoopConfig, worker: WorkerConfig)
                 logging_config=LoggingConfig("ERROR"),
             ),
         )
-        try:
-            result: Any = trainer.fit()
-        except TrainingFailedError as error:
-            raise JobFailed(
-                f"the worker failed more than {worker.max_failures} times; at last: {_last_line(error)}"
-            ) from error
+        result: Any = trainer.fit()
     outcome: dict[str, Any] = result.return_value
-    if "stopped" in outcome:
-        raise JobFailed(outcome["stopped"])
-    return Cursor(**outcome)
+    return outcome
 
 
 class _Trainer(TorchTrainer):
@@ -131,8 +142,10 @@ class _CheckpointFirst(ControllerCallback, WorkerGroupCallback):
         """They are gone."""
         self._workers = []
 
-    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """There will be another number of them; none are there yet at the start."""
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Workers still train when the controller has decided that there will be another number of them."""
+        if type(current_state).__name__ != "ResizingState":
+            return
         for worker in self._workers:
             if worker.distributed_context.world_rank == 0:
                 try:
@@ -164,6 +177,8 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
         return asdict(train(task, config["run"], config["config"], context))
     except hopeless as reason:
         return {"stopped": str(reason)}
+    finally:
+        _WISHES.close()
 
 
 def _last_line(error: BaseException) -> str:

@@ -251,8 +251,15 @@ def test_a_dry_run_says_how_much(inputs: Path, undisturbed: Path, capfd: pytest.
     assert lines["corpus0"] == f"{inputs / 'corpus'}: 6 samples, weight 1"
     assert lines["steps"] == "8 of 2 items = 16 items, 2.7 epochs"
     assert lines["done"].startswith("8 steps, by ")
-    assert lines["time"].startswith("about 0:00, at the ")
+    assert lines["time"] == "none, all is done"
     assert lines["model"].endswith("0.0 M parameters")
+    longer = [*arguments(inputs, undisturbed), "optim.steps=16", "nodes.count=2", "nodes.usd_per_h=3", "dry_run=true"]
+    assert launcher.main([str(JOB), *longer]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capfd.readouterr().out.splitlines())
+    assert lines["time"].startswith("about 0:2")  # a start takes twenty seconds, as far as it knows
+    assert lines["cost"] == "about $0"
+    assert "goodput" in lines
+    assert "advice" in lines
 
 
 def test_an_output_of_another_run_is_refused(inputs: Path, tmp_path: Path) -> None:

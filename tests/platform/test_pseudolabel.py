@@ -413,5 +413,6 @@ def test_a_run_leaves_its_speed_for_the_next_forecast(
     label(replace(spec, dry_run=True))
     text = capfd.readouterr().out
     assert "to do   1 shards, 2 frames" in text
-    assert "frames/s of the last run" in text
+    assert "frames/s a node, as in the last run" in text
+    assert "on 1 node" in text
     assert "unknown" not in text

@@ -209,6 +209,9 @@ def test_a_checkpoint_is_there_when_it_was_asked_for(
 
 def test_a_wish_that_nobody_serves_is_given_up() -> None:
     assert not Wishes().checkpoint(patience_s=0.01)
+    ended = Wishes()
+    ended.close()
+    assert not ended.checkpoint(patience_s=1000)
 
 
 def test_a_node_that_will_be_taken_away_leaves_a_checkpoint(
