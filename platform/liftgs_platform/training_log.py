@@ -71,9 +71,9 @@ class TrainingLog:
     Rows hold "step", "samples", "epoch", "items_per_s", "items_per_s_per_worker", "wait_s" (per step, for data),
     "wait_share" (of the step), "step_s" (per step, in all), "skipped" and "bad_samples" (since the run began),
     "checkpoint_age_s", "commit_s" (that the last checkpoint took), "workers", "restarts" (since the run began),
-    "goodput" (the share of the time since the run began that went into steps which count), and the mean of each finite
-    value that the steps returned. Events, such as a bad sample, are rows with "event"; "start" is one for each time
-    that workers began, with "workers" and "at" (UNIX time).
+    "goodput" (the share of the time since the run began that went into steps which count), "at" (UNIX time), and the
+    mean of each finite value that the steps returned. Events, such as a bad sample, are rows with "event"; "start" is
+    one for each time that workers began, with "workers" and "at".
     """
 
     def __init__(
@@ -191,6 +191,7 @@ class TrainingLog:
             "items_per_s_per_worker": self._items / seconds / self.workers,
             "step_s": seconds / len(self._pending),
             "wait_share": values.get("wait_s", 0.0) * len(self._pending) / seconds,
+            "at": time(),
             "workers": self.workers,
             "restarts": self._restarts,
             "goodput": self._last.pop("seconds") / max(time() - self._began, 1e-9),
@@ -240,7 +241,7 @@ class TensorBoard:
     def write(self, row: Row) -> None:
         """See `Sink`."""
         for name, value in row.items():
-            if name != "step":
+            if name not in ("step", "at"):
                 self._writer.add_scalar(f"{report.group_of(name)}/{name}", value, row["step"])
 
     def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from liftgs_platform import training_log
 
 #: In a row, what depends on where and when a run ran. So does whatever ends in "_s".
-CIRCUMSTANCES = ("items_per_s_per_worker", "wait_share", "goodput", "workers", "restarts", "seconds")
+CIRCUMSTANCES = ("items_per_s_per_worker", "wait_share", "goodput", "workers", "restarts", "seconds", "at")
 
 
 def learned(run: Path) -> list[dict[str, Any]]:

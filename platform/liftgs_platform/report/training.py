@@ -34,7 +34,7 @@ def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
     bands = worlds(measured)
     measured = measured[:: len(measured) // _ROWS + 1]
     names = sorted(
-        {name: None for row in measured for name in row if name not in ("step", "samples", "epoch")}, key=_place
+        {name: None for row in measured for name in row if name not in ("step", "samples", "epoch", "at")}, key=_place
     )
     charts = [chart for name in names if (chart := curve(name, measured, total_steps, bands))]
     last = measured[-1] if measured else {}
