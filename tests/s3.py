@@ -1,4 +1,7 @@
-"""S3 servers for tests, on loopback: a real Ceph gateway where its programs are installed, else moto's imitation."""
+"""S3 servers for tests, on loopback or another address of this machine.
+
+A real Ceph gateway where its programs are installed, else moto's imitation.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from pathlib import Path
 CEPH = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 START_TIMEOUT_S = 90
 
-# One monitor, one object store in memory, one gateway; no replicas, no authentication among them, loopback only.
+# One monitor, one object store in memory, one gateway; no replicas, no authentication among them; only the gateway may
+# be reached from elsewhere.
 _CEPH_CONF = """\
 [global]
 fsid = {fsid}
@@ -50,7 +54,7 @@ osd objectstore = memstore
 memstore device bytes = 2147483648
 [client.rgw.a]
 rgw data = {folder}/rgw
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint={host}:{port}
 """
 
 
@@ -81,30 +85,30 @@ def best_kind() -> str:
 
 
 @contextmanager
-def serve() -> Iterator[S3Server | None]:
-    """The best server that can be had, for as long as the context lasts; None where there is none."""
+def serve(host: str = "127.0.0.1") -> Iterator[S3Server | None]:
+    """The best server that can be had at an address, for as long as the context lasts; None where there is none."""
     kind = best_kind()
     if kind == "Ceph":
         with tempfile.TemporaryDirectory(prefix="s3-") as folder, _stopping() as daemons:
             try:
-                server = _start_ceph(Path(folder), daemons)
+                server = _start_ceph(Path(folder), daemons, host)
             except (OSError, subprocess.SubprocessError, TimeoutError) as error:
                 warnings.warn(f"Ceph is installed but does not start ({error}); S3 tests run on moto", stacklevel=2)
             else:
                 yield server
                 return
     if find_spec("moto") and find_spec("flask"):
-        with _moto() as server:
+        with _moto(host) as server:
             yield server
     else:
         yield None
 
 
-def _start_ceph(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> S3Server:
+def _start_ceph(folder: Path, daemons: list[subprocess.Popen[bytes]], host: str) -> S3Server:
     port, mon_port = _free_port(), _free_port()
     fsid, access_key, secret_key = str(uuid.uuid4()), secrets.token_hex(10).upper(), secrets.token_hex(20)
     config = folder / "ceph.conf"
-    config.write_text(_CEPH_CONF.format(fsid=fsid, folder=folder, port=port, mon_port=mon_port))
+    config.write_text(_CEPH_CONF.format(fsid=fsid, folder=folder, host=host, port=port, mon_port=mon_port))
     for name in ("mon", "osd", "rgw"):
         (folder / name).mkdir()
     log = (folder / "start.log").open("wb")
@@ -130,7 +134,7 @@ def _start_ceph(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> S3Serve
     run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
     start("ceph-osd", "-i", "0")
     start("radosgw", "-n", "client.rgw.a")
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://{host}:{port}"
     _wait_for(endpoint, daemons, folder / "start.log")
     keys = ("--access-key", access_key, "--secret-key", secret_key)
     run("radosgw-admin", "-n", "client.rgw.a", "user", "create", "--uid=test", "--display-name=test", *keys)
@@ -151,14 +155,14 @@ def _stopping() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def _moto() -> Iterator[S3Server]:
+def _moto(host: str) -> Iterator[S3Server]:
     from moto.server import ThreadedMotoServer
 
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     moto.start()
     try:
         port = moto.get_host_and_port()[1]
-        yield S3Server("moto", f"http://127.0.0.1:{port}", secrets.token_hex(10).upper(), secrets.token_hex(20))
+        yield S3Server("moto", f"http://{host}:{port}", secrets.token_hex(10).upper(), secrets.token_hex(20))
     finally:
         moto.stop()
 

@@ -11,7 +11,7 @@ from liftgs_platform import training_log
 CIRCUMSTANCES = ("items_per_s_per_worker", "wait_share", "goodput", "workers", "restarts", "seconds", "at")
 
 
-def learned(run: Path) -> list[dict[str, Any]]:
+def learned(run: Path | str) -> list[dict[str, Any]]:
     """The log without its circumstances."""
     return [
         {name: value for name, value in row.items() if not name.endswith("_s") and name not in CIRCUMSTANCES}
@@ -20,6 +20,6 @@ def learned(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def starts(run: Path) -> list[tuple[int, int]]:
+def starts(run: Path | str) -> list[tuple[int, int]]:
     """Step and number of workers of each start."""
     return [(row["step"], row["workers"]) for row in training_log.read(str(run)) if row.get("event") == "start"]
