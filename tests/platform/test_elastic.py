@@ -47,6 +47,7 @@ class Run:
         seconds: that a step takes at least.
         least: workers.
         most: workers.
+        max_failures: as in `WorkerConfig`.
         drivers: started so far.
     """
 
@@ -55,6 +56,7 @@ class Run:
     seconds: float = 0.0
     least: int = 1
     most: int = MOST
+    max_failures: int = 20
     drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -77,7 +79,7 @@ class Run:
     def submit(self, spec: Spec) -> subprocess.Popen[bytes]:
         """Start a driver."""
         self.trace.mkdir(parents=True, exist_ok=True)
-        worker = WorkerConfig(cpus=1, least=self.least, most=self.most, resize_every_s=4.0, max_failures=20)
+        worker = WorkerConfig(1, 0, self.least, self.most, resize_every_s=4.0, max_failures=self.max_failures)
         file = self.folder / "job.yaml"
         file.write_text(yaml.safe_dump(specs.plain(dataclasses.replace(spec, output=str(self.output), worker=worker))))
         command = [sys.executable, str(Path(__file__).with_name("elastic_driver.py")), str(file), str(self.trace)]
@@ -224,6 +226,32 @@ def test_a_training_grows_without_losing_what_it_did(
     (_, first), (step, then) = starts(run.output)
     assert (first, then) == (1, 2)
     assert 3 < step < STEPS
+    assert_same_run(run.output, undisturbed)
+    assert_every_sample_once(run.trace, spec)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_node_that_says_goodbye_costs_no_step(
+    workers_cluster: RayCluster, spec: Spec, undisturbed: Path, tmp_path: Path
+) -> None:
+    """It is drained, as a spot instance is. There is no other checkpoint, and no failure is forgiven."""
+    spec = dataclasses.replace(spec, loop=LoopConfig(checkpoint_every=10 * STEPS, panel_every=0))
+    nodes = [workers_cluster.cluster.add_node(num_cpus=1) for _ in range(2)]
+    try:
+        run = Run(workers_cluster, tmp_path, seconds=0.3, max_failures=0)
+        driver = run.submit(spec)
+        assert run.until(5, driver)
+        drain = ["drain-node", f"--address={workers_cluster.address}", f"--node-id={nodes[1].node_id}"]
+        reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test", "--deadline-remaining-seconds=60"]
+        subprocess.run([str(Path(sys.executable).parent / "ray"), *drain, *reason], check=True)
+        run.finish(driver)
+    finally:
+        for node in nodes:
+            workers_cluster.cluster.remove_node(node, allow_graceful=False)
+    (_, first), (step, then) = starts(run.output)
+    assert (first, then) == (2, 1)
+    assert 5 < step < STEPS
     assert_same_run(run.output, undisturbed)
     assert_every_sample_once(run.trace, spec)
 
