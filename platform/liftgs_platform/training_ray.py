@@ -9,7 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 import ray
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.exceptions import RayError
+from ray.experimental import internal_kv
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -90,6 +92,7 @@ def _fit(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> dict
     reserved = {"CPU": worker.cpus, "GPU": worker.gpus} if worker.gpus else {"CPU": worker.cpus}
     with tempfile.TemporaryDirectory(prefix="liftgs-ray-train-") as scratch:
         trainer = _Trainer(
+            run,
             _work,
             train_loop_config={"task": task, "run": run, "config": config, "worker": worker},
             torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
@@ -113,22 +116,38 @@ def _fit(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> dict
 
 
 class _Trainer(TorchTrainer):
-    """With a checkpoint before workers are started anew to be more; and without Ray's cleaner of placement groups:
-    where no dashboard runs, it logs every second that it cannot ask one, and a placement group ends with the actor that
-    made it anyway.
+    """With `_Orderly`; and without Ray's cleaner of placement groups: where no dashboard runs, it logs every second
+    that it cannot ask one, and a placement group ends with the actor that made it anyway.
     """
+
+    def __init__(self, run: str, *arguments: Any, **more: Any):
+        self._run = run
+        super().__init__(*arguments, **more)
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()
         kept = [callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"]
-        return [*kept, _CheckpointFirst()]
+        return [*kept, _Orderly(self._run)]
 
 
-class _CheckpointFirst(ControllerCallback, WorkerGroupCallback):
-    """Runs in Ray Train's controller, which stops workers without a word when there is room for more of them."""
+class _Orderly(ControllerCallback, WorkerGroupCallback):
+    """Runs in Ray Train's controller, and mends two of its habits.
 
-    def __init__(self) -> None:
+    It stops workers without a word when there is room for more of them: here they commit a checkpoint first. And what
+    it has reserved stays reserved for three minutes after its driver was killed, so that the same job, submitted again,
+    would find no room: here a run gives up what it had reserved before.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._key = f"liftgs-training:{run}".encode()
         self._workers: list[Any] = []
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Take over from an earlier driver of this run."""
+        before = internal_kv._internal_kv_get(self._key)
+        if before is not None:
+            ray.get(get_or_create_autoscaling_coordinator().cancel_request.remote(before.decode()), timeout=30)
+        internal_kv._internal_kv_put(self._key, f"train-{train_run_context.run_id}".encode(), overwrite=True)
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """They are there."""
