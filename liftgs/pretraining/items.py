@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -97,6 +97,12 @@ class ItemView:
         """Targets, 0 or 1; at the photo's size, or another. In memory the targets of a pixel lie side by side."""
         segment = shrink_labels(self.segment, height or self.camera.height, width or self.camera.width)
         return (segment[..., None] == self.chosen).float().permute(2, 0, 1)
+
+    def at_most(self, targets: int) -> ItemView:
+        """With no more targets than so many."""
+        if len(self.chosen) <= targets:
+            return self
+        return replace(self, chosen=self.chosen[:targets], positives=self.positives[:targets])
 
     def to(self, device: torch.device | str) -> ItemView:
         """On another device."""

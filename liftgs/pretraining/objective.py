@@ -102,6 +102,8 @@ class Objective:
         self, model: LiftGS, scene: EncodedScene, view: ItemView, answers: Sequence[LayerOutput]
     ) -> dict[str, Tensor]:
         config = self.config
+        if answers:  # a cloud of a handful of voxels has no more proposals than those
+            view = view.at_most(answers[0].mask_embeds.shape[1])
         raster = rasterize(scene.gaussians, view.camera)
         channels = [scene.colours] if config.photometric else []
         if config.features:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from liftgs_platform.training import train
 NETWORK, HEAD = "10.77.13", "10.77.13.1"
 BRIDGE, NAMES = "liftgs-test", ("liftgs-test-a", "liftgs-test-b")
 STEPS, BATCH = 300, 4
+RUNS = "Ray runtime started."
 ALERT = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -106,6 +108,16 @@ class Raylets:
         self._start(number, f"--address={HEAD}:{self.port}", f"--node-ip-address={address}", "--num-cpus=1")
 
     def _start(self, number: int, *arguments: str) -> None:
+        log = self.folder / f"node{number}.log"
+        for _ in range(3):  # Ray gives its parts seconds to start, whatever else the machine does
+            log.write_text("")
+            self._launch(number, *arguments)
+            wait_for(lambda: self.nodes[number].poll() is not None or RUNS in log.read_text(), 90, "Ray hangs")
+            if self.nodes[number].poll() is None:
+                return
+        raise AssertionError(f"node {number} does not start: {log.read_text()[-2000:]}")
+
+    def _launch(self, number: int, *arguments: str) -> None:
         inside = ["ip", "netns", "exec", NAMES[number]] if number >= 0 else []
         ray = str(Path(sys.executable).parent / "ray")
         self.nodes[number] = subprocess.Popen(
@@ -134,6 +146,11 @@ def wait_for(what: Callable[[], object], patience_s: float, why: str) -> None:
         time.sleep(0.2)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces need root and iproute2")
 def test_a_node_is_cut_off_and_comes_back(tmp_path: Path, ray_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
@@ -149,6 +166,7 @@ def test_a_node_is_cut_off_and_comes_back(tmp_path: Path, ray_settings: None, mo
         LiftGS(dataclasses.replace(tiny_network.CONFIG, embed_dim=tiny_corpora.DIM)).save(tmp_path / "start")
         arguments = [
             *("corpora=[{uri: s3://net/corpus}]", f"model.start={tmp_path / 'start'}", "item.image_px=16"),
+            *("item.only_seen=false", "item.views=1"),
             *(f"optim.steps={STEPS}", f"optim.batch_size={BATCH}", "loop.checkpoint_every=10", "loop.panel_every=0"),
             *("worker.cpus=1", "worker.least=1", "worker.most=2", "worker.resize_every_s=5"),
         ]
@@ -158,6 +176,7 @@ def test_a_node_is_cut_off_and_comes_back(tmp_path: Path, ray_settings: None, mo
             raylets.start_node(number)
         stack.callback(lambda: [raylets.stop(number) for number in list(raylets.nodes)])
         ray = str(Path(sys.executable).parent / "ray")
+        wait_for(lambda: listens(raylets.dashboard), 60, "no dashboard")
         job = subprocess.Popen(
             [ray, "job", "submit", "--", "jobs/pretrain.yaml", *arguments, "output=s3://net/run"],
             env=os.environ | {"RAY_ADDRESS": f"http://127.0.0.1:{raylets.dashboard}"},

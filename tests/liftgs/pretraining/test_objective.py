@@ -13,6 +13,7 @@ from tiny_network import CONFIG, network
 from liftgs.losses.grounding import mask_losses, token_loss
 from liftgs.losses.matching import match
 from liftgs.losses.pixels import contrastive_loss, photometric_loss
+from liftgs.model.voxels import voxelise
 from liftgs.pretraining.items import Item, ItemConfig, make_item
 from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.pretraining.trainer import OptimConfig, Trainer
@@ -147,3 +148,12 @@ def test_a_step_on_cuda_in_bfloat16_is_finite_and_learns(item: Item) -> None:
     losses = [trainer.step([item])["loss"] for _ in range(30)]
     assert not trainer.skipped
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_cloud_of_a_few_voxels_has_fewer_proposals_than_targets(item: Item) -> None:
+    """As where a photo sees next to nothing of a chunk; it is learned from as far as it goes."""
+    few = voxelise(item.voxels.xyz[:2], item.voxels.rgb[:2], 0.1)
+    assert len(item.views[0].chosen) > 2
+    losses = Objective()(network(), [Item("few", few, item.views[:1])])
+    assert torch.isfinite(losses.total)
+    assert "dice" in losses.terms
