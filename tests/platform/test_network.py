@@ -202,6 +202,6 @@ def test_a_node_is_cut_off_and_comes_back(tmp_path: Path, ray_settings: None, mo
         here = specs.load(ROOT / "jobs" / "pretrain.yaml", [*arguments, f"output={tmp_path / 'here'}"], Spec)
         torch.set_num_threads(1)
         train(Pretraining(here), here.output, here.loop)
-    weights, others = (LiftGS.from_pretrained(run).state_dict() for run in ("s3://net/run", here.output))
+        weights, others = (LiftGS.from_pretrained(run).state_dict() for run in ("s3://net/run", here.output))
     for name, value in weights.items():
         torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-6)
