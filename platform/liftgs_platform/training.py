@@ -157,7 +157,7 @@ class WorkerConfig:
 
 
 class Wishes:
-    """What others ask of a training while it runs: for now a checkpoint. Safe in threads."""
+    """Checkpoints that others ask of a training while it runs. Safe in threads."""
 
     def __init__(self) -> None:
         self._wanted, self._served, self._closed = 0, 0, False
