@@ -38,8 +38,7 @@ def sources(package: Path) -> list[Path]:
     return sorted(package.rglob("*.py"))
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Absolute names of all modules that a file imports, wherever in it and for whatever reason."""
+def read_imports(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -47,6 +46,15 @@ def imports(file: Path) -> Iterator[str]:
             assert node.level == 0, f"{file}: relative import; write the full name"
             # `from liftgs import labels` names a module, `from liftgs.labels import paint` a thing in one
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+#: Read before any test runs: in Python 3.11 `ast.parse` fails while another thread, one that an earlier test left, parses.
+IMPORTS = {file: frozenset(read_imports(file)) for file in sources(ROOT / "liftgs")}
+
+
+def imports(file: Path) -> frozenset[str]:
+    """Absolute names of all modules that a file imports, wherever in it and for whatever reason."""
+    return IMPORTS[file]
 
 
 def room_of(module: str) -> str:

@@ -5,7 +5,6 @@ Workers are threads here.
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,9 +58,10 @@ def test_workers_normalise_and_learn_as_one_that_has_all_rows() -> None:
     loss(alone(rows), targets).backward()
 
     sums = Sums(4)
+    copies = [network() for _ in range(4)]  # not in the threads: they share the random generator
 
     def work(worker: int) -> tuple[nn.Sequential, Tensor]:
-        mine = copy.deepcopy(network())
+        mine = copies[worker]
         for norm in batch_norms(mine):
             norm.sum_over_workers = lambda vector: sums.of(worker, vector)
         if worker == 3:  # has nothing, and takes part
