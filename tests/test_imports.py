@@ -48,7 +48,7 @@ def read_imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-#: Read before any test runs: in Python 3.11 `ast.parse` fails while another thread, one that an earlier test left, parses.
+#: Read before any test runs: Python 3.11's `ast.parse` fails beside a thread (left by an earlier test) that parses too.
 IMPORTS = {file: frozenset(read_imports(file)) for file in sources(ROOT / "liftgs")}
 
 
