@@ -38,9 +38,9 @@ from benchmarks.common import Row, least_row, plain_row, rate_row, report
 from benchmarks.shards import make_contents, write_ours
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.pretraining.items import ItemConfig
-from liftgs.pretraining.objective import ObjectiveConfig
-from liftgs.pretraining.trainer import OptimConfig, Trainer
-from liftgs.pretraining.world import World
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
+from liftgs.training.trainer import OptimConfig, Trainer
+from liftgs.training.world import World
 from liftgs_platform import manifest, training_log
 from liftgs_platform.loader import Loader
 from liftgs_platform.mixture import CorpusSpec
@@ -160,7 +160,7 @@ def default_loop(config: dict[str, Any]) -> None:
     world = World(place.get_world_rank(), place.get_world_size())
     task = Pretraining(spec)
     torch.manual_seed(0)
-    trainer = Trainer(LiftGS(LiftGSConfig.named("tiny")), spec.objective, spec.optim, "cpu", world)
+    trainer = Trainer(LiftGS(LiftGSConfig.named("tiny")), Objective(spec.objective), spec.optim, "cpu", world)
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             state = torch.load(Path(folder, "state.pt"), weights_only=True)

@@ -31,8 +31,8 @@ from benchmarks.sparse_unet import KEEP_FREED_MEMORY
 from liftgs.model.liftgs import LiftGSConfig
 from liftgs.pretraining.items import Item, ItemConfig, make_item
 from liftgs.pretraining.objective import ObjectiveConfig
-from liftgs.pretraining.trainer import OptimConfig
 from liftgs.sample import Members, Sample, decode_sample
+from liftgs.training.trainer import OptimConfig
 from liftgs_platform import manifest, training_log
 from liftgs_platform.loader import Loader
 from liftgs_platform.mixture import CorpusSpec, Mixture

@@ -37,13 +37,14 @@ from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.unet import SpUNet
 from liftgs.model.voxels import Voxels, voxelise
 from liftgs.pretraining import objective
-from liftgs.pretraining.items import AugmentConfig, Item, ItemConfig, make_item
-from liftgs.pretraining.objective import ObjectiveConfig
-from liftgs.pretraining.trainer import OptimConfig, Trainer
+from liftgs.pretraining.items import Item, ItemConfig, make_item
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.render.cuda import CudaRasterization
 from liftgs.render.native import NativeRasterization
 from liftgs.sample import Sample
 from liftgs.scene import PointCloud
+from liftgs.training.augment import AugmentConfig
+from liftgs.training.trainer import OptimConfig, Trainer
 
 THREADS = 2
 REPEATS = 3
@@ -95,7 +96,7 @@ def measure_step(name: str, size: int, device: str) -> tuple[list[Row], float]:
     torch.manual_seed(0)
     config = LiftGSConfig.named(name)
     batch = [room_item(config, ITEMS[name], size)]
-    trainer = Trainer(LiftGS(config), OBJECTIVES[name], OptimConfig(batch_size=1), device)
+    trainer = Trainer(LiftGS(config), Objective(OBJECTIVES[name]), OptimConfig(batch_size=1), device)
     trainer.step(batch)  # warm-up: kernels are built, memory is taken
     phases, steps = timed_steps(trainer, batch)
     case = f"{name}, {size // 1000}k voxels"

@@ -24,8 +24,8 @@ ORDER = (
     ("teachers",),
     ("render",),
     ("model",),
-    ("losses", "tasks"),
-    ("pretraining",),
+    ("losses", "tasks", "training"),
+    ("pretraining", "finetuning"),
     ("ground", "viewer"),
     ("cli",),
 )

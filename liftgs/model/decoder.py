@@ -83,6 +83,11 @@ class LayerOutput:
     mask_embeds: Float[Tensor, "b m e"]
     token_logits: Float[Tensor, "b m t+1"]
 
+    def of_set(self, number: int, queries: int) -> LayerOutput:
+        """The answer to one query set, which has so many queries before its padding."""
+        logits = self.token_logits[number, None]
+        return LayerOutput(self.mask_embeds[number, None], torch.cat((logits[..., :queries], logits[..., -1:]), -1))
+
 
 class Decoder(nn.Module):
     """(scene, query sets) -> one `LayerOutput` per layer, the first from the proposals as they start."""

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from liftgs.model.decoder import Decoder, DecoderConfig, LayerOutput, SceneTokens
 from liftgs.model.gaussians import GaussianConfig, GaussianHead
@@ -162,6 +163,13 @@ class LiftGS(nn.Module):
         if padding is None:
             padding = torch.zeros(queries.shape[:2], dtype=torch.bool, device=queries.device)
         return self.decoder(scene.tokens, queries, self.project_embeds(queries), padding)
+
+    def decode_sets(self, scene: EncodedScene, sets: Sequence[Float[Tensor, "t f"]]) -> list[list[LayerOutput]]:
+        """As `decode`, for query sets of different lengths; of each set what each head says, batch dimension 1."""
+        queries = pad_sequence(list(sets), batch_first=True)
+        counts = torch.tensor([len(one) for one in sets], device=queries.device)
+        outputs = self.decode(scene, queries, torch.arange(queries.shape[1], device=queries.device) >= counts[:, None])
+        return [[output.of_set(number, len(one)) for output in outputs] for number, one in enumerate(sets)]
 
     def mask_logits(self, scene: EncodedScene, mask_embeds: Float[Tensor, "*b m e"]) -> Float[Tensor, "*b m n"]:
         """M over the voxels of a scene."""

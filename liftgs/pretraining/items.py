@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from liftgs.geometry import CloudConfig, sees
-from liftgs.model.voxels import Voxels, voxelise
+from liftgs.model.voxels import Voxels
 from liftgs.render.gaussians import Pinhole
 from liftgs.sample import Sample, View
 from liftgs.scene import BadInput, PointCloud
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of a chunk. Cloud and cameras move together, so every projection stays what it was.
-
-    Attributes:
-        rotate: turn about the vertical by any angle.
-        flip: mirror half of the chunks.
-        scale: sizes change by at most this share.
-        colour: gains and offsets of each colour channel, of cloud and photos alike, by at most this.
-    """
-
-    rotate: bool = True
-    flip: bool = True
-    scale: float = 0.1
-    colour: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.scale < 1 or not 0 <= self.colour < 1:
-            raise ValueError("scale and colour must be at least 0 and below 1")
+from liftgs.training.augment import AugmentConfig, Change
 
 
 @dataclass(frozen=True)
@@ -64,7 +43,7 @@ class ItemConfig:
     min_area: float = 1024 / 512**2
     same_query: float = 1.0
     only_seen: bool = False
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         if min(self.views, self.image_px, self.instances) < 1:
@@ -129,6 +108,10 @@ class Item:
     views: tuple[ItemView, ...]
     seed: int = 0
 
+    def __len__(self) -> int:
+        """Views, each of which counts as much as any other of a batch."""
+        return len(self.views)
+
     def to(self, device: torch.device | str) -> Item:
         """On another device."""
         return Item(self.key, self.voxels.to(device), tuple(view.to(device) for view in self.views), self.seed)
@@ -149,12 +132,11 @@ def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str,
         BadInput: a member is broken, or the sample has no labels.
     """
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
-    move = _random_motion(config.augment, rng)
-    gain, shift = _random_colours(config.augment, rng)
+    change = Change.draw(config.augment, rng)
     taken = [sample.views[number] for number in rng.permutation(len(sample.views))[: config.views]]
-    views = tuple(_view(view, config, move, gain, shift, rng, sample.uri) for view in taken)
+    views = tuple(_view(view, config, change, rng, sample.uri) for view in taken)
     cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
-    voxels = _move(cloud, move, gain, shift, voxel_size_m, sample.uri)
+    voxels = change.voxels(cloud, voxel_size_m, sample.uri)
     return Item(key, voxels, views, int(rng.integers(2**63)))
 
 
@@ -166,44 +148,11 @@ def _seen(cloud: PointCloud, views: Sequence[View]) -> PointCloud:
     return cloud[seen]
 
 
-def _random_motion(config: AugmentConfig, rng: np.random.Generator) -> Float64[np.ndarray, "4 4"]:
-    """A similarity, perhaps with a reflection, that keeps the vertical."""
-    angle = rng.uniform(0, 2 * math.pi) * config.rotate
-    mirror = -1.0 if rng.random() < 0.5 and config.flip else 1.0
-    size = math.exp(rng.uniform(-1, 1) * math.log1p(config.scale))
-    cos, sin = size * math.cos(angle), size * math.sin(angle)
-    return np.array([[mirror * cos, -sin, 0, 0], [mirror * sin, cos, 0, 0], [0, 0, size, 0], [0, 0, 0, 1.0]])
-
-
-def _random_colours(config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    gain, shift = 1 + config.colour * rng.uniform(-1, 1, 3), config.colour * rng.uniform(-0.5, 0.5, 3)
-    return torch.from_numpy(gain).float(), torch.from_numpy(shift).float()
-
-
-def _move(
-    cloud: PointCloud, move: Float64[np.ndarray, "4 4"], gain: Tensor, shift: Tensor, voxel_size_m: float, uri: str
-) -> Voxels:
-    xyz = torch.from_numpy((cloud.xyz @ move[:3, :3].T + move[:3, 3]).astype(np.float32))
-    rgb = torch.from_numpy(cloud.rgb).float() / 255 * gain + shift
-    try:
-        return voxelise(xyz, rgb, voxel_size_m)
-    except ValueError as error:
-        raise BadInput(uri, str(error)) from None
-
-
-def _view(
-    view: View,
-    config: ItemConfig,
-    move: Float64[np.ndarray, "4 4"],
-    gain: Tensor,
-    shift: Tensor,
-    rng: np.random.Generator,
-    uri: str,
-) -> ItemView:
+def _view(view: View, config: ItemConfig, change: Change, rng: np.random.Generator, uri: str) -> ItemView:
     segments = view.segments
     if segments is None or segments.embeds is None:
         raise BadInput(uri, f"view {view.id} has no segments with embeddings; label the corpus first")
-    viewmat = torch.from_numpy(view.camera.world_to_cam @ np.linalg.inv(move)).float()
+    viewmat = torch.from_numpy(view.camera.world_to_cam @ np.linalg.inv(change.move)).float()
     K = torch.from_numpy(view.camera.K).float()
     camera = Pinhole(viewmat, K, view.camera.width, view.camera.height).within(config.image_px)
     height, width = camera.height, camera.width
@@ -213,7 +162,7 @@ def _view(
     candidates = np.flatnonzero(areas.numpy() >= max(1, config.min_area * height * width))
     chosen = torch.from_numpy(rng.permutation(candidates)[: config.instances])
     queries, positives = share_queries(embeds[chosen], config.same_query)
-    photo = _shrink(view.photo, height, width) * gain + shift
+    photo = _shrink(view.photo, height, width) * change.gain + change.shift
     return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
 
 

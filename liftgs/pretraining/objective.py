@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from liftgs.losses.grounding import GroundingConfig, mask_losses, token_loss
 from liftgs.losses.matching import MatchingConfig, match
@@ -23,6 +22,7 @@ from liftgs.model.decoder import LayerOutput
 from liftgs.model.liftgs import EncodedScene, LiftGS
 from liftgs.pretraining.items import Item, ItemView
 from liftgs.render import Rasterization, rasterize
+from liftgs.training.trainer import Losses
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,6 @@ class ObjectiveConfig:
             raise ValueError(f"temperature must be positive, not {self.temperature}")
 
 
-@dataclass(frozen=True, eq=False)
-class Losses:
-    """Attributes:
-    total: what is minimised.
-    terms: its parts, weighted, by name; they add up to it.
-    """
-
-    total: Float[Tensor, ""]
-    terms: dict[str, Float[Tensor, ""]]
-
-
 class Objective:
     """Mean loss of a batch. Every view counts alike, so the mean over a batch does not depend on how it is split."""
 
@@ -82,21 +71,18 @@ class Objective:
         views = 0
         for scene, item in zip(model.encode([item.voxels for item in items]), items, strict=True):
             torch.manual_seed(item.seed)
-            answers = self._answers(model, scene, item)
-            for number, view in enumerate(item.views):
+            for view, answers in zip(item.views, self._answers(model, scene, item), strict=True):
                 views += 1
-                for name, value in self._view(model, scene, view, [_of_set(a, number) for a in answers]).items():
+                for name, value in self._view(model, scene, view, answers).items():
                     sums[name] = sums[name] + value if name in sums else value
         terms = {name: value / views for name, value in sums.items()}
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
-    def _answers(self, model: LiftGS, scene: EncodedScene, item: Item) -> list[LayerOutput]:
-        """One query set per view."""
+    def _answers(self, model: LiftGS, scene: EncodedScene, item: Item) -> list[list[LayerOutput]]:
+        """One query set per view, one answer per head."""
         if self.config.grounding == 0:
-            return []
-        queries = pad_sequence([view.queries for view in item.views], batch_first=True)
-        counts = torch.tensor([len(view.queries) for view in item.views], device=queries.device)
-        return model.decode(scene, queries, torch.arange(queries.shape[1], device=queries.device) >= counts[:, None])
+            return [[] for _ in item.views]
+        return model.decode_sets(scene, [view.queries for view in item.views])
 
     def _view(
         self, model: LiftGS, scene: EncodedScene, view: ItemView, answers: Sequence[LayerOutput]
@@ -147,7 +133,7 @@ class Objective:
             len(answers)
         )
         proposals = [
-            match(of_head, _tokens(answer, view), masks, view.positives, self.config.matching)
+            match(of_head, answer.token_logits[0], masks, view.positives, self.config.matching)
             for of_head, answer in zip(logits, answers, strict=True)
         ]
         return proposals, [(of_head > 0).any(1) for of_head in logits]
@@ -169,17 +155,7 @@ class Objective:
         """Summed over the heads."""
         inner = self.config.inner
         each = [
-            token_loss(_tokens(answer, view), proposal, view.positives, inner, seen)
+            token_loss(answer.token_logits[0], proposal, view.positives, inner, seen)
             for answer, proposal, seen in zip(answers, proposals, judged, strict=True)
         ]
         return self.config.grounding * inner.token * torch.stack(each).sum()
-
-
-def _of_set(answer: LayerOutput, number: int) -> LayerOutput:
-    return LayerOutput(answer.mask_embeds[number, None], answer.token_logits[number, None])
-
-
-def _tokens(answer: LayerOutput, view: ItemView) -> Float[Tensor, "m t+1"]:
-    """Token logits without the padding."""
-    logits = answer.token_logits[0]
-    return torch.cat((logits[:, : len(view.queries)], logits[:, -1:]), 1)

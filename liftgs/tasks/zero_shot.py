@@ -28,6 +28,7 @@ from liftgs.tasks.instances import (
     overlap,
     score_instances,
 )
+from liftgs.tasks.phrases import class_phrase
 from liftgs.tasks.proposals import ProposalConfig, propose, select
 
 _DEFAULT_PROPOSALS = ProposalConfig()
@@ -181,8 +182,8 @@ def _nameless_overlaps(candidates: ScoredMasks, labelled: LabelledCloud, min_poi
 
 
 def class_phrases(classes: Sequence[str] = KINDS) -> list[str]:
-    """What is asked for: "a chair", "an armchair"."""
-    return [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in classes]
+    """What is asked for."""
+    return [class_phrase(name) for name in classes]
 
 
 def untrained_twin(model: LiftGS, seed: int) -> LiftGS:

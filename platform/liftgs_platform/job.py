@@ -43,6 +43,7 @@ from liftgs_platform.spec import SpecError
 JOBS = {
     "pseudolabel": "liftgs_platform.pseudolabel",
     "pretrain": "liftgs_platform.pretrain",
+    "finetune": "liftgs_platform.finetune",
     "teachers": "liftgs_platform.teachers",
 }
 

@@ -8,6 +8,8 @@ positions it has consumed, and any reader can start anywhere.
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,14 +33,20 @@ class CorpusSpec:
     Attributes:
         uri: a folder or s3://bucket/name that a labelling job has finished.
         weight: samples drawn from it, relative to the other corpora's weights, whatever its size.
+        share: of its scenes that are used: the first so many of a random order, so smaller shares lie in larger ones.
+        share_seed: of that order.
     """
 
     uri: str
     weight: float = 1.0
+    share: float = 1.0
+    share_seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):
             raise ValueError(f"weight must be positive, not {self.weight}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
 
 
 @dataclass(frozen=True)
@@ -122,8 +130,9 @@ class Mixture:
 
     Attributes:
         readers: of the corpora.
-        order: of their samples.
-        hashes: of the corpora's content; they decide the order.
+        kept: which samples of each are used.
+        order: of those.
+        hashes: of what is used of each corpus; they decide the order.
 
     Raises:
         FileNotFoundError: a corpus is not there, or its job has not finished.
@@ -135,15 +144,16 @@ class Mixture:
         for reader in self.readers:
             if not len(reader):
                 raise BadInput(reader.corpus, "holds no sample")
-        self.hashes = tuple(content_hash(reader) for reader in self.readers)
-        self.order = Order([*map(len, self.readers)], self.hashes, [corpus.weight for corpus in corpora], seed)
+        self.kept = [share_of(reader, corpus) for reader, corpus in zip(self.readers, corpora, strict=True)]
+        self.hashes = tuple(content_hash(*used) for used in zip(self.readers, self.kept, strict=True))
+        self.order = Order([*map(len, self.kept)], self.hashes, [corpus.weight for corpus in corpora], seed)
         self._room = cache_bytes
         self._cache: dict[tuple[int, int], dict[str, bytes]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Samples of all corpora."""
-        return sum(map(len, self.readers))
+        """Samples that are used, of all corpora."""
+        return sum(map(len, self.kept))
 
     def epochs(self, positions: int) -> float:
         """How often an average sample has been drawn after so many positions."""
@@ -151,7 +161,7 @@ class Mixture:
 
     def key(self, draw: Draw) -> str:
         """The WebDataset key of a draw's sample."""
-        return self.readers[draw.corpus].key(draw.index)
+        return self.readers[draw.corpus].key(self.kept[draw.corpus][draw.index])
 
     def uri(self, draw: Draw) -> str:
         """What to call a draw's sample in messages."""
@@ -166,7 +176,7 @@ class Mixture:
         place = (draw.corpus, draw.index)
         members = self._cache.get(place)
         if members is None:
-            members = self.readers[draw.corpus][draw.index]
+            members = self.readers[draw.corpus][self.kept[draw.corpus][draw.index]]
             self._keep(place, members)
         return decode_sample(members, self.uri(draw))
 
@@ -179,6 +189,24 @@ class Mixture:
                 self._room -= size
 
 
-def content_hash(reader: CorpusReader) -> str:
-    """What is in a corpus and in which order, wherever it lies."""
-    return hashlib.sha256(canonical_json([row["sha256"] for row in reader.manifest["shards"]])).hexdigest()
+def share_of(reader: CorpusReader, spec: CorpusSpec) -> Sequence[int]:
+    """Positions of the samples of a corpus that are used, in order; whole scenes, at least one."""
+    if spec.share == 1:
+        return range(len(reader))
+    scenes = [scene_of(key) for key in reader.keys]
+    ranked = sorted(set(scenes), key=lambda scene: hashlib.sha256(f"{spec.share_seed}:{scene}".encode()).digest())
+    used = set(ranked[: math.ceil(spec.share * len(ranked) - 1e-9)])
+    return [position for position, scene in enumerate(scenes) if scene in used]
+
+
+def scene_of(key: str) -> str:
+    """The scene of a sample; see `liftgs.scene.Chunk.key`."""
+    return re.sub(r"-\d{3}(-retry\d+)?$", "", key)
+
+
+def content_hash(reader: CorpusReader, kept: Sequence[int] | None = None) -> str:
+    """What is in a corpus and in which order, wherever it lies; and which of its samples are used, if not all."""
+    content: list[object] = [row["sha256"] for row in reader.manifest["shards"]]
+    if kept is not None and len(kept) < len(reader):
+        content.append([reader.keys[position] for position in kept])
+    return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -2,133 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from liftgs.labels import decode_embeds
-from liftgs.model.liftgs import LiftGS, LiftGSConfig
+from liftgs.model.liftgs import LiftGSConfig
 from liftgs.pretraining.items import Item, ItemConfig, make_item
-from liftgs.pretraining.objective import ObjectiveConfig
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.pretraining.panel import panel
-from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
-from liftgs.pretraining.world import World
-from liftgs.sample import Sample, decode_sample
+from liftgs.sample import Sample
 from liftgs.scene import BadInput
-from liftgs_platform import checkpoints, storage
-from liftgs_platform import spec as specs
-from liftgs_platform.forecast import of_training
-from liftgs_platform.job import Job, JobFailed
-from liftgs_platform.manifest import MANIFEST
-from liftgs_platform.mixture import CorpusSpec, Mixture
-from liftgs_platform.progress import clock
-from liftgs_platform.simulation import Nodes, TrainingModel
-from liftgs_platform.spec import WHERE_ONLY
-from liftgs_platform.training import Learner, LoopConfig, WorkerConfig, claim
-from liftgs_platform.training_log import read
+from liftgs.training.trainer import Trainer, TrainingDiverged
+from liftgs.training.world import World
+from liftgs_platform import learning
+from liftgs_platform.job import Job
+from liftgs_platform.learning import TrainingSpec, model_config, start_model
+from liftgs_platform.mixture import Mixture
+from liftgs_platform.training import Learner
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """Which network.
-
-    Attributes:
-        config: "tiny" or "base" (the paper's).
-        start: a checkpoint to start from, instead of random weights: a folder or URI with config.json and
-            model.safetensors, whose config is taken; "" = none.
-    """
-
-    config: str = "tiny"
-    start: str = ""
-
-    def __post_init__(self) -> None:
-        LiftGSConfig.named(self.config)
-
-
-@dataclass(frozen=True)
-class Spec:
+class Spec(TrainingSpec):
     """What to pretrain, on what, how, and where to.
 
     Attributes:
-        output: the run: a folder or s3://bucket/name. Submitting again with the same output goes on where it was
-            killed.
-        job: the kind of job.
-        corpora: to learn from, each with a uri and a weight.
-        model: the network.
         item: what a step sees of a sample.
         objective: the losses.
-        optim: how weights are updated.
-        seed: of the weights, of the order of the samples and of all that is random about them.
-        loop: checkpoints, panels, log and reading.
-        worker: the processes that train.
-        nodes: the cluster that `dry_run` makes its forecast for.
-        dry_run: say what would be done, how much and how long, and stop.
     """
 
-    output: str = field(metadata=WHERE_ONLY)
     job: str = "pretrain"
-    corpora: tuple[CorpusSpec, ...] = ()
-    model: ModelSpec = field(default_factory=ModelSpec)
     item: ItemConfig = field(default_factory=ItemConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    seed: int = 0
-    loop: LoopConfig = field(default_factory=LoopConfig, metadata=WHERE_ONLY)
-    worker: WorkerConfig = field(default_factory=WorkerConfig, metadata=WHERE_ONLY)
-    nodes: Nodes = field(default_factory=Nodes, metadata=WHERE_ONLY)
-    dry_run: bool = field(default=False, metadata=WHERE_ONLY)
-
-    def __post_init__(self) -> None:
-        if not self.corpora:
-            raise ValueError("corpora needs at least one: corpora=[{uri: corpora/apartments}]")
-        if self.seed < 0:
-            raise ValueError("seed must not be negative")
-        if self.worker.most > self.optim.batch_size:
-            raise ValueError(
-                f"worker.most is {self.worker.most}, but a batch has {self.optim.batch_size} items to share; "
-                "lower worker.most or raise optim.batch_size"
-            )
 
 
-def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
-    """The spec with absolute paths."""
-    return replace(
-        spec,
-        output=uri(spec.output),
-        corpora=tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in spec.corpora),
-        model=replace(spec.model, start=name_or_file(spec.model.start)),
-    )
+resolve = learning.resolve
 
 
 def run(spec: Spec, job: Job) -> None:
-    """Pretrain from the newest checkpoint on.
-
-    Raises:
-        JobFailed: a corpus or the output cannot be used, training diverges, or the worker dies too often.
-    """
-    if spec.dry_run:
-        print(forecast(spec))
-        return
-    claim(spec.output, identity(spec, open_corpora(spec)))
-    job.connect()
-    folder = job.record(spec)
-    from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray
-
-    end = train_on_ray(Pretraining(spec), spec.output, spec.loop, spec.worker)
-    rows = [row for row in read(spec.output) if "event" not in row]
-    last = rows[-1] if rows else {}
-    facts = {"steps": end.step, "samples": end.samples_consumed, "seconds": end.seconds, "last": last}
-    storage.write_bytes(storage.join(folder, "result.json"), json.dumps(facts, indent=1).encode())
-    lost = f", {end.skipped_steps} steps skipped, {end.bad_samples} bad samples"
-    print(f"pretrained: {end.step} steps, {end.samples_consumed} samples in {clock(end.seconds)}{lost}")
-    print(f"model: {spec.output}\nlook at it: {storage.join(spec.output, 'report.html')}")
+    """See `learning.run`."""
+    learning.run(spec, job, Pretraining(spec), check_labels)
 
 
 @dataclass(frozen=True)
@@ -163,13 +79,13 @@ class Pretraining:
 
     def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""
-        start = str(checkpoint or self.spec.model.start)
-        model = LiftGS.from_pretrained(start) if start else LiftGS(LiftGSConfig.named(self.spec.model.config))
-        return Trainer(model, self.spec.objective, self.spec.optim, device, world)
+        model = start_model(self.spec.model, checkpoint)
+        return Trainer(model, Objective(self.spec.objective), self.spec.optim, device, world)
 
     def item(self, sample: Sample, key: str, epoch: int) -> Item:
         """See `Task`."""
-        return make_item(sample, self.spec.item, model_config(self.spec).voxel_size_m, key, self.spec.seed, epoch)
+        voxel_size_m = model_config(self.spec.model).voxel_size_m
+        return make_item(sample, self.spec.item, voxel_size_m, key, self.spec.seed, epoch)
 
     def panel(self, learner: Learner, items: Sequence[Item]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""
@@ -180,40 +96,10 @@ class Pretraining:
         return np.concatenate([np.pad(row, edge, constant_values=255) for row, edge in zip(rows, edges, strict=True)])
 
 
-def model_config(spec: Spec) -> LiftGSConfig:
-    """Of the network that is trained."""
-    return _config_of(spec.model.start) if spec.model.start else LiftGSConfig.named(spec.model.config)
-
-
-@cache
-def _config_of(checkpoint: str) -> LiftGSConfig:
-    """Read once per process, since every item asks for its voxel size."""
-    return LiftGS.from_pretrained(checkpoint).config
-
-
-def open_corpora(spec: Spec) -> Mixture:
-    """The corpora, after a look whether they can be learned from.
-
-    Raises:
-        JobFailed: one is missing, damaged, empty, not labelled, or labelled by another CLIP than the network knows; or
-            the checkpoint to start from is.
+def check_labels(sample: Sample, config: LiftGSConfig) -> None:
+    """Raises:
+    BadInput: a sample without labels, or labelled by another CLIP than the network knows.
     """
-    for corpus in spec.corpora:
-        if not storage.exists(storage.join(corpus.uri, MANIFEST)):
-            raise JobFailed(
-                f"{corpus.uri}: no finished corpus is there; make it with jobs/pseudolabel.yaml output={corpus.uri}"
-            )
-    try:
-        config = model_config(spec)
-        mixture = Mixture(spec.corpora, spec.seed)
-        for reader in mixture.readers:
-            _check_labels(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
-    except (FileNotFoundError, BadInput) as fault:
-        raise JobFailed(str(fault)) from fault
-    return mixture
-
-
-def _check_labels(sample: Sample, config: LiftGSConfig) -> None:
     embeds = [data for name, data in sample.members.items() if name.endswith(".embeds.npy")]
     if not embeds:
         raise BadInput(sample.uri, "has no labels to learn from; label the corpus with jobs/pseudolabel.yaml")
@@ -224,67 +110,3 @@ def _check_labels(sample: Sample, config: LiftGSConfig) -> None:
             f"is labelled with embeddings of {width} numbers and the network takes {config.embed_dim}, those of "
             f"{config.clip}: choose another model, or label with that teacher",
         )
-
-
-def identity(spec: Spec, mixture: Mixture) -> dict[str, Any]:
-    """What decides the weights that come out: a corpus counts by what is in it, not by where it lies."""
-    corpora = [
-        {"content": content, "weight": corpus.weight}
-        for content, corpus in zip(mixture.hashes, spec.corpora, strict=True)
-    ]
-    return {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
-
-
-def forecast(spec: Spec) -> str:
-    """What `run` would do, how much it is and how long it would take, as far as this run's own log tells."""
-    optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
-    at = checkpoints.newest(spec.output)
-    step = int(at.rpartition("-")[2]) if at else 0
-    lines = {"output": spec.output}
-    try:
-        mixture = open_corpora(spec)
-        lines |= {
-            f"corpus{i}": f"{corpus.uri}: {len(reader)} samples, weight {corpus.weight:g}"
-            for i, (corpus, reader) in enumerate(zip(spec.corpora, mixture.readers, strict=True))
-        }
-        epochs = f", {mixture.epochs(total):.1f} epochs"
-    except JobFailed as reason:
-        lines |= {"corpora": f"cannot be used as yet: {reason}"}
-        epochs = ""
-    parameters = _parameters(spec)
-    lines["model"] = f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
-    training = measured(spec, steps_left=optim.steps - step)
-    unknown = "unknown until the first steps are done" if step < optim.steps else "none, all is done"
-    lines |= {
-        "steps": f"{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
-        "done": f"{step} steps, by {at}" if at else "nothing",
-        **(of_training(training, spec.nodes) if training else {"time": unknown}),
-        "storage": f"{parameters * 12 / 1e6:,.0f} MB a checkpoint, of which {spec.loop.keep_last} or more are kept",
-        "worker": f"{spec.worker.least} to {spec.worker.most} of {spec.worker.cpus} CPUs, {spec.worker.gpus} GPUs",
-    }
-    return "\n".join(f"{name:<9}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"
-
-
-def measured(spec: Spec, steps_left: int) -> TrainingModel | None:
-    """What this run's own log says of its speed; None if it has none."""
-    rows = [row for row in read(spec.output) if "step_s" in row]
-    if not rows or not steps_left:
-        return None
-    share = [row["step_s"] / math.ceil(spec.optim.batch_size / row["workers"]) for row in rows]
-    return TrainingModel(
-        steps=steps_left,
-        item_s=float(np.median(share)),
-        batch_size=spec.optim.batch_size,
-        checkpoint_every=spec.loop.checkpoint_every,
-        commit_s=max(row["commit_s"] for row in rows),
-        resize_every_s=spec.worker.resize_every_s,
-        least=spec.worker.least,
-        most=spec.worker.most,
-    )
-
-
-def _parameters(spec: Spec) -> int:
-    import torch  # noqa: PLC0415
-
-    with torch.device("meta"):
-        return sum(p.numel() for p in LiftGS(model_config(spec)).parameters())

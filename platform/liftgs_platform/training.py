@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from liftgs.pretraining.world import ALONE, World
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
+from liftgs.training.world import ALONE, World
 from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.checkpoints import Cursor
@@ -39,7 +39,7 @@ class Preempted(RuntimeError):
 
 
 class Learner(Protocol):
-    """What learns: a model and its optimiser; see `liftgs.pretraining.trainer.Trainer`."""
+    """What learns: a model and its optimiser; see `liftgs.training.trainer.Trainer`."""
 
     @property
     def model(self) -> Any:

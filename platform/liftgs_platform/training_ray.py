@@ -18,8 +18,8 @@ from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, Sca
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from liftgs.pretraining.world import World
 from liftgs.scene import BadInput
+from liftgs.training.world import World
 from liftgs_platform import checkpoints
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed

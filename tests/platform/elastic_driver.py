@@ -16,7 +16,7 @@ import ray
 import yaml
 
 from liftgs.pretraining.items import Item
-from liftgs.pretraining.world import World
+from liftgs.training.world import World
 from liftgs_platform import pretrain
 from liftgs_platform import spec as specs
 from liftgs_platform.job import Job

@@ -26,11 +26,12 @@ from run_log import learned, starts
 
 from liftgs.model.liftgs import LiftGS
 from liftgs.pretraining.items import ItemConfig
-from liftgs.pretraining.trainer import OptimConfig
+from liftgs.training.trainer import OptimConfig
 from liftgs_platform import checkpoints
 from liftgs_platform import spec as specs
+from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import CorpusSpec, Mixture
-from liftgs_platform.pretrain import ModelSpec, Pretraining, Spec
+from liftgs_platform.pretrain import Pretraining, Spec
 from liftgs_platform.training import LoopConfig, WorkerConfig, train
 
 STEPS, BATCH, MOST = 60, 4, 4

@@ -28,13 +28,14 @@ from liftgs.model.gaussians import GaussianConfig
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.unet import UNetConfig
 from liftgs.pretraining.items import ItemConfig
-from liftgs.pretraining.trainer import OptimConfig, TrainingDiverged
-from liftgs_platform import checkpoints, pretrain
+from liftgs.training.trainer import OptimConfig, TrainingDiverged
+from liftgs_platform import checkpoints, learning, pretrain
 from liftgs_platform import job as launcher
+from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import CorpusSpec
-from liftgs_platform.pretrain import ModelSpec, Pretraining, Spec
+from liftgs_platform.pretrain import Pretraining, Spec, check_labels
 from liftgs_platform.spec import SpecError, identity
-from liftgs_platform.training import LoopConfig, WorkerConfig, train
+from liftgs_platform.training import LoopConfig, WorkerConfig, claim, train
 
 JOB = ROOT / "jobs" / "pretrain.yaml"
 STEPS = 8
@@ -185,9 +186,9 @@ def test_a_corpus_counts_by_its_content_in_a_runs_identity(inputs: Path, tmp_pat
 
     def identity_with(name: str) -> dict[str, Any]:
         moved = replace(spec, corpora=(CorpusSpec(str(tmp_path / name)),))
-        return pretrain.identity(moved, pretrain.open_corpora(moved))
+        return learning.identity(moved, learning.open_corpora(moved, check_labels))
 
-    assert identity_with("copy") == pretrain.identity(spec, pretrain.open_corpora(spec))
+    assert identity_with("copy") == learning.identity(spec, learning.open_corpora(spec, check_labels))
     assert identity_with("copy") != identity_with("other")
 
 
@@ -265,7 +266,7 @@ def test_a_dry_run_says_how_much(inputs: Path, undisturbed: Path, capfd: pytest.
 def test_an_output_of_another_run_is_refused(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     spec = spec_of(inputs, tmp_path / "run")
-    pretrain.claim(spec.output, pretrain.identity(spec, pretrain.open_corpora(spec)))
+    claim(spec.output, learning.identity(spec, learning.open_corpora(spec, check_labels)))
     with pytest.raises(launcher.JobFailed, match="seed: 0 -> 1"):
         pretrain.run(replace(spec, seed=1), launcher.Job(JOB))
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from liftgs.pretraining.world import World, tree_sum
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
+from liftgs.training.world import World, tree_sum
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.training import Context, LoopConfig, train
 

@@ -11,9 +11,10 @@ import torch
 from labelled_room import room_sample
 
 from liftgs.geometry import project
-from liftgs.pretraining.items import AugmentConfig, Item, ItemConfig, _random_motion, make_item, share_queries
+from liftgs.pretraining.items import Item, ItemConfig, make_item, share_queries
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
+from liftgs.training.augment import AugmentConfig, Change
 
 PLAIN = AugmentConfig(rotate=False, flip=False, scale=0.0, colour=0.0)
 
@@ -32,7 +33,7 @@ def take(sample: Sample, epoch: int = 0, **changes: object) -> Item:
 def test_projection_survives_every_augmentation(sample: Sample, epoch: int) -> None:
     augment = AugmentConfig(scale=0.3)
     rng = np.random.default_rng([3, epoch, zlib.crc32(b"room-000")])
-    move = _random_motion(augment, rng)
+    move = Change.draw(augment, rng).move
     item = take(sample, epoch, augment=augment)
     by_id = {tuple(np.round(view.camera.K.ravel(), 6)): view for view in sample.views}
     assert len(by_id) >= 1

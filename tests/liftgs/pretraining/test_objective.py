@@ -16,8 +16,8 @@ from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.model.voxels import voxelise
 from liftgs.pretraining.items import Item, ItemConfig, make_item
 from liftgs.pretraining.objective import Objective, ObjectiveConfig
-from liftgs.pretraining.trainer import OptimConfig, Trainer
 from liftgs.render import render
+from liftgs.training.trainer import OptimConfig, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +142,7 @@ def test_losses_and_gradients_on_cuda_are_those_on_the_cpu(item: Item) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_step_on_cuda_in_bfloat16_is_finite_and_learns(item: Item) -> None:
     pytest.importorskip("gsplat", reason="gsplat is not installed (extra `gpu`)")
-    trainer = Trainer(
-        network(), ObjectiveConfig(), OptimConfig(steps=30, batch_size=1, lr=3e-3, warmup_steps=5), "cuda"
-    )
+    trainer = Trainer(network(), Objective(), OptimConfig(steps=30, batch_size=1, lr=3e-3, warmup_steps=5), "cuda")
     losses = [trainer.step([item])["loss"] for _ in range(30)]
     assert not trainer.skipped
     assert losses[-1] < 0.8 * losses[0]

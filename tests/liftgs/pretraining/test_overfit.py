@@ -9,10 +9,11 @@ from labelled_room import room_sample
 from tiny_network import network
 
 from liftgs.model.liftgs import LiftGS
-from liftgs.pretraining.items import AugmentConfig, Item, ItemConfig, make_item
-from liftgs.pretraining.objective import ObjectiveConfig
-from liftgs.pretraining.trainer import OptimConfig, Trainer
+from liftgs.pretraining.items import Item, ItemConfig, make_item
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.render import rasterize
+from liftgs.training.augment import AugmentConfig
+from liftgs.training.trainer import OptimConfig, Trainer
 
 STILL = AugmentConfig(rotate=False, flip=False, scale=0.0, colour=0.0)
 
@@ -21,7 +22,9 @@ def learn(objective: ObjectiveConfig, steps: int, voxel_size_m: float = 0.05) ->
     config = ItemConfig(views=1, image_px=64, min_area=0.01, only_seen=True, augment=STILL)
     item = make_item(room_sample(views=1), config, voxel_size_m, "room-000", 0, 0)
     model = network(voxel_size_m=voxel_size_m)
-    trainer = Trainer(model, objective, OptimConfig(steps=steps, batch_size=1, lr=4e-3, warmup_steps=20, final_lr=0.02))
+    trainer = Trainer(
+        model, Objective(objective), OptimConfig(steps=steps, batch_size=1, lr=4e-3, warmup_steps=20, final_lr=0.02)
+    )
     for _ in range(steps):
         trainer.step([item])
     return model.eval(), item

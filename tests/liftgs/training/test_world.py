@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from liftgs.pretraining.world import TooManyWorkers, World, tree_sum
+from liftgs.training.world import TooManyWorkers, World, tree_sum
 
 LENGTH = 1003
 

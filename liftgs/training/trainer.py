@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,39 @@ from torch import Tensor, nn
 from liftgs.model.liftgs import LiftGS
 from liftgs.model.norm import batch_norms, uncounted
 from liftgs.model.voxels import voxelise
-from liftgs.pretraining.items import Item
-from liftgs.pretraining.objective import Losses, Objective, ObjectiveConfig
-from liftgs.pretraining.world import ALONE, World, tree_sum
 from liftgs.render import NotFinite
+from liftgs.training.world import ALONE, World, tree_sum
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Attributes:
+    total: what is minimised.
+    terms: its parts, weighted, by name; they add up to it.
+    """
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+
+
+class Item(Protocol):
+    """What a training learns from in one visit to a sample."""
+
+    def __len__(self) -> int:
+        """How much it counts in the mean over a batch: by its views, or the questions that it asks."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """On another device."""
+
+
+class Objective(Protocol):
+    """Mean loss of a batch over all that counts in its items, so it does not matter how the batch is split."""
+
+    def __call__(self, model: LiftGS, items: Sequence[Any]) -> Losses:
+        """Args:
+        model: in training mode, or not.
+        items: on the model's device. Each seeds torch's random numbers for its own part.
+        """
 
 
 class TrainingDiverged(RuntimeError):
@@ -68,12 +97,12 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class _Part:
-    """What some items contribute, as sums over their views: to the loss, its terms and the gradient; and seconds.
+    """What some items contribute, as sums over all that counts: to the loss, its terms and the gradient; and seconds.
 
     `slopes` is the gradient of all parameters in a row, then for each parameter whether it has any.
     """
 
-    views: int
+    count: int
     total: float
     terms: dict[str, float]
     slopes: Float[Tensor, " p"]
@@ -83,16 +112,16 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Forward:
-    """Losses of some items, and how many views and seconds they took."""
+    """Losses of some items, how much they count, and how many seconds they took."""
 
     losses: Losses
-    views: int
+    count: int
     seconds: float
 
     @property
     def total(self) -> float:
-        """Sum over the views; NaN if the network's outputs could not even be rendered or matched."""
-        return float(self.losses.total.detach()) * self.views if self.views else 0.0
+        """Sum over all that counts; NaN if the network's outputs could not even be rendered or matched."""
+        return float(self.losses.total.detach()) * self.count if self.count else 0.0
 
 
 class Trainer:
@@ -106,13 +135,13 @@ class Trainer:
     def __init__(
         self,
         model: LiftGS,
-        objective: ObjectiveConfig,
+        objective: Objective,
         optim: OptimConfig,
         device: torch.device | str = "cpu",
         world: World = ALONE,
     ):
         self.model = model.to(device).train()
-        self.objective = Objective(objective)
+        self.objective = objective
         self.optim = optim
         self.device = torch.device(device)
         self.world = world
@@ -145,8 +174,8 @@ class Trainer:
             group["lr"] = lr
         statistics = [buffer.clone() for buffer in self.model.buffers()]
         parts = self._differentiate_all(items)
-        views, total, terms = self._of_all_workers(parts)
-        norm = self._set_gradients(parts, views) if math.isfinite(total) else math.nan
+        counted, total, terms = self._of_all_workers(parts)
+        norm = self._set_gradients(parts, counted) if math.isfinite(total) else math.nan
         differentiated = time.perf_counter()
         if math.isfinite(norm):
             self.optimizer.step()
@@ -206,7 +235,7 @@ class Trainer:
                 losses = self.objective(self.model, [item.to(self.device) for item in items])
         except NotFinite:
             losses = Losses(torch.tensor(math.nan), {})
-        return _Forward(losses, sum(len(item.views) for item in items), time.perf_counter() - start)
+        return _Forward(losses, sum(map(len, items)), time.perf_counter() - start)
 
     def _forward_for_others(self) -> _Forward:
         """Takes part in the others' statistics, as a worker all of whose samples are bad: a voxel that does not count
@@ -222,30 +251,30 @@ class Trainer:
         parameters = list(self.model.parameters())
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if wanted:
-            gradients = torch.autograd.grad(done.losses.total * done.views, parameters, allow_unused=True)
-        terms = {name: float(value.detach()) * done.views for name, value in done.losses.terms.items()}
+            gradients = torch.autograd.grad(done.losses.total * done.count, parameters, allow_unused=True)
+        terms = {name: float(value.detach()) * done.count for name, value in done.losses.terms.items()}
         slopes = _in_a_row(parameters, gradients)
-        return _Part(done.views, done.total, terms, slopes, done.seconds, time.perf_counter() - start)
+        return _Part(done.count, done.total, terms, slopes, done.seconds, time.perf_counter() - start)
 
     def _of_all_workers(self, parts: Sequence[_Part | None]) -> tuple[int, float, dict[str, float]]:
-        """Views of the batch, its mean loss over them, and the loss' terms. NaN if there is no view."""
-        told = [None if part is None else (part.views, part.total, part.terms) for part in parts]
+        """How much the batch counts, its mean loss over that, and the loss' terms. NaN if there is nothing."""
+        told = [None if part is None else (part.count, part.total, part.terms) for part in parts]
         everyone = [one for of_worker in self.world.gather(told) for one in of_worker if one is not None]
-        views = sum(count for count, _, _ in everyone)
-        if views == 0:
+        counted = sum(count for count, _, _ in everyone)
+        if counted == 0:
             return 0, math.nan, {}
         names = list(dict.fromkeys(name for _, _, terms in everyone for name in terms))
-        means = {name: sum(terms.get(name, 0.0) for _, _, terms in everyone) / views for name in names}
-        return views, sum(total for _, total, _ in everyone) / views, means
+        means = {name: sum(terms.get(name, 0.0) for _, _, terms in everyone) / counted for name in names}
+        return counted, sum(total for _, total, _ in everyone) / counted, means
 
-    def _set_gradients(self, parts: Sequence[_Part | None], views: int) -> float:
-        """The mean over all workers' views; returns its norm before clipping."""
+    def _set_gradients(self, parts: Sequence[_Part | None], counted: int) -> float:
+        """The mean over all that counts, of all workers; returns its norm before clipping."""
         parameters = list(self.model.parameters())
         nothing = torch.zeros(sum(p.numel() + 1 for p in parameters), device=self.device)
         rows = iter([nothing if part is None else part.slopes for part in parts])
         units = [tree_sum([next(rows) for _ in places]) for places in self.world.places(self.optim.batch_size)]
         total = self.world.sum_units(units, self.optim.batch_size)
-        gradients, present = total[: -len(parameters)] / views, (total[-len(parameters) :] > 0).tolist()
+        gradients, present = total[: -len(parameters)] / counted, (total[-len(parameters) :] > 0).tolist()
         sizes = [parameter.numel() for parameter in parameters]
         for parameter, gradient, there in zip(parameters, gradients.split(sizes), present, strict=True):
             parameter.grad = gradient.view_as(parameter) if there else None

@@ -14,9 +14,9 @@ from tiny_network import CONFIG, network
 from torch import distributed, multiprocessing
 
 from liftgs.pretraining.items import Item, ItemConfig, ItemView, make_item
-from liftgs.pretraining.objective import Objective, ObjectiveConfig
-from liftgs.pretraining.trainer import OptimConfig, Trainer, TrainingDiverged
-from liftgs.pretraining.world import World
+from liftgs.pretraining.objective import Objective
+from liftgs.training.trainer import OptimConfig, Trainer, TrainingDiverged
+from liftgs.training.world import World
 
 OPTIM = OptimConfig(steps=40, batch_size=1, lr=1e-3, warmup_steps=4)
 
@@ -35,13 +35,13 @@ def broken(item: Item) -> Item:
 
 
 def test_continuing_from_a_state_is_as_if_never_stopped(item: Item) -> None:
-    whole = Trainer(network(), ObjectiveConfig(), OPTIM)
+    whole = Trainer(network(), Objective(), OPTIM)
     for _ in range(6):
         last = whole.step([item])
-    first = Trainer(network(), ObjectiveConfig(), OPTIM)
+    first = Trainer(network(), Objective(), OPTIM)
     for _ in range(3):
         first.step([item])
-    second = Trainer(network(seed=9), ObjectiveConfig(), OPTIM)
+    second = Trainer(network(seed=9), Objective(), OPTIM)
     second.model.load_state_dict(first.model.state_dict())
     second.load_state_dict(first.state_dict())
     for _ in range(3):
@@ -58,7 +58,7 @@ def test_items_side_by_side_give_the_gradient_of_the_batch() -> None:
     together = network(**exact).train()
     losses = Objective()(together, items)
     losses.total.backward()
-    trainer = Trainer(network(**exact), ObjectiveConfig(), dataclasses.replace(OPTIM, batch_size=3, clip=1e9))
+    trainer = Trainer(network(**exact), Objective(), dataclasses.replace(OPTIM, batch_size=3, clip=1e9))
     metrics = trainer.step(items)
     assert metrics["loss"] == pytest.approx(float(losses.total.detach()), rel=1e-5)
     for name, value in losses.terms.items():
@@ -69,19 +69,19 @@ def test_items_side_by_side_give_the_gradient_of_the_batch() -> None:
 
 
 def test_one_broken_item_of_a_batch_skips_the_step(item: Item) -> None:
-    trainer = Trainer(network(), ObjectiveConfig(), dataclasses.replace(OPTIM, batch_size=2))
+    trainer = Trainer(network(), Objective(), dataclasses.replace(OPTIM, batch_size=2))
     assert trainer.step([item, broken(item)])["skipped"] == 1
 
 
 def test_state_is_tensors_and_plain_numbers(item: Item) -> None:
-    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer = Trainer(network(), Objective(), OPTIM)
     trainer.step([item])
     for name, value in trainer.state_dict().items():
         assert isinstance(value, torch.Tensor | int | list), name
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(item: Item) -> None:
-    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer = Trainer(network(), Objective(), OPTIM)
     trainer.step([item])
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     metrics = trainer.step([broken(item)])
@@ -94,14 +94,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(item: Item) ->
 
 def test_a_network_whose_outputs_are_not_finite_is_skipped_too(item: Item) -> None:
     """The renderer refuses NaN; that is no reason for the run to end."""
-    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer = Trainer(network(), Objective(), OPTIM)
     with torch.no_grad():
         trainer.model.gaussian_head.geometry.bias[0] = math.nan
     assert trainer.step([item])["skipped"] == 1
 
 
 def test_too_many_skipped_steps_stop_the_run_with_the_reason(item: Item) -> None:
-    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer = Trainer(network(), Objective(), OPTIM)
     for _ in range(19):
         trainer.step([broken(item)])
     with pytest.raises(TrainingDiverged, match=r"20 of the last 20 steps were skipped \(now: photometric, loss"):
@@ -120,7 +120,7 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
-    trainer = Trainer(network(), ObjectiveConfig(), OPTIM)
+    trainer = Trainer(network(), Objective(), OPTIM)
     decayed, rest = trainer.optimizer.param_groups
     names = {id(p): name for name, p in trainer.model.named_parameters()}
     assert all("norm" not in names[id(p)] and not names[id(p)].endswith("bias") for p in decayed["params"])
@@ -153,7 +153,7 @@ def train_together(rank: int, size: int, folder: str, what: Shared) -> None:
         unet=dataclasses.replace(CONFIG.unet, norm=what.norm, precision="fp32" if what.norm == "batch" else "auto"),
         decoder=dataclasses.replace(CONFIG.decoder, dropout=what.dropout),
     )
-    trainer = Trainer(model, ObjectiveConfig(), SHARED, world=world)
+    trainer = Trainer(model, Objective(), SHARED, world=world)
     config = ItemConfig(views=1, image_px=32, min_area=0.004)
     sample = room_sample(views=2)
     for step in range(3):
@@ -200,14 +200,14 @@ def test_statistics_over_a_batch_are_those_of_all_workers(size: int, tmp_path: P
 
 def test_a_skipped_step_leaves_the_statistics(item: Item) -> None:
     model = network(unet=dataclasses.replace(CONFIG.unet, norm="batch"))
-    trainer = Trainer(model, ObjectiveConfig(), OPTIM)
+    trainer = Trainer(model, Objective(), OPTIM)
     before = {name: value.clone() for name, value in model.named_buffers()}
     assert trainer.step([broken(item)])["skipped"] == 1
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 def test_a_batch_without_a_usable_sample_is_skipped() -> None:
-    trainer = Trainer(network(), ObjectiveConfig(), SHARED)
+    trainer = Trainer(network(), Objective(), SHARED)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assert trainer.step([None] * BATCH)["skipped"] == 1
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())

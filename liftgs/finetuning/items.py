@@ -1,0 +1,233 @@
+"""One labelled chunk -> one finetuning item: augmented voxels, and what is asked about them in words."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from liftgs.model.voxels import Voxels
+from liftgs.sample import Sample
+from liftgs.scene import BadInput, Expression, SceneLabels
+from liftgs.tasks.phrases import class_phrase
+from liftgs.training.augment import AugmentConfig, Change
+
+T = TypeVar("T")
+
+#: Phrases -> unit query embeddings; see `liftgs.model.text.Phrases`.
+Encode = Callable[[Sequence[str]], Float[Tensor, "p f"]]
+
+
+@dataclass(frozen=True)
+class LabelledItemConfig:
+    """What is asked about a chunk in one visit.
+
+    Attributes:
+        task: "instances": names of kinds, each of which names all its instances. "referral": expressions, each of which
+            names its target. "both": half of the questions are of either sort.
+        sets: questions asked; each is a set of names, or of expressions, that compete for the masks.
+        queries: at most so many names or expressions in a question. The network heard up to 8 at once in pretraining.
+        absent: of the names in a question, at most so many are of kinds that the chunk does not hold.
+        targets: at most so many instances in a question; kinds with more than are left are not asked for.
+        min_voxels: smaller instances are not asked for; their voxels still belong to nobody else.
+        structure: kinds that are never asked for, as ScanNet's benchmark leaves out the shell of a room.
+        augment: random changes. Words for left and right are about what faces what, so a mirrored room would make them
+            wrong: chunks are not mirrored for expressions.
+    """
+
+    task: Literal["instances", "referral", "both"] = "both"
+    sets: int = 2
+    queries: int = 8
+    absent: int = 2
+    targets: int = 48
+    min_voxels: int = 3
+    structure: tuple[str, ...] = ("wall", "floor", "ceiling")
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.sets, self.queries, self.targets, self.min_voxels) < 1 or not 0 <= self.absent < self.queries:
+            raise ValueError(
+                "sets, queries, targets and min_voxels must be at least 1, absent from 0 to less than queries"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Queries about a chunk, and the instances that they name.
+
+    Attributes:
+        queries: unit embeddings.
+        instances: ids of the k targets.
+        positives: which query names which target; rows sum to 1.
+    """
+
+    queries: Float[Tensor, "t f"]
+    instances: Int[Tensor, " k"]
+    positives: Float[Tensor, "k t"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledItem:
+    """A chunk as one visit sees it.
+
+    Attributes:
+        key: of the sample.
+        voxels: what the network gets.
+        instance: id of each voxel's instance, 0 = none.
+        questions: what it is asked.
+        seed: of what the network itself draws for it (dropout), on whichever worker it is.
+    """
+
+    key: str
+    voxels: Voxels
+    instance: Int[Tensor, " n"]
+    questions: tuple[Question, ...]
+    seed: int = 0
+
+    def __len__(self) -> int:
+        """Questions, each of which counts as much as any other of a batch."""
+        return len(self.questions)
+
+    def to(self, device: torch.device | str) -> LabelledItem:
+        """On another device."""
+        questions = tuple(
+            Question(*(value.to(device) for value in (one.queries, one.instances, one.positives)))
+            for one in self.questions
+        )
+        return LabelledItem(self.key, self.voxels.to(device), self.instance.to(device), questions, self.seed)
+
+
+def make_labelled_item(
+    sample: Sample,
+    config: LabelledItemConfig,
+    voxel_size_m: float,
+    kinds: Sequence[str],
+    encode: Encode,
+    key: str,
+    seed: int,
+    epoch: int,
+) -> LabelledItem:
+    """Take an item from a sample: a pure function of its arguments, whoever calls it and when.
+
+    Args:
+        sample: of a labelled corpus.
+        config: what to ask.
+        voxel_size_m: of the network.
+        kinds: all there are; those that a chunk does not hold are asked for, too.
+        encode: the words' embeddings.
+        key: of the sample; with `seed` and `epoch` it decides every random choice.
+        seed: of the run.
+        epoch: which visit.
+
+    Raises:
+        BadInput: a member is broken, or the sample has no labels, or none of the sort that the task needs.
+    """
+    rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
+    change = Change.draw(_augment(config), rng)
+    labels, cloud = sample.labels, sample.cloud
+    if labels is None or cloud.instances is None:
+        raise BadInput(sample.uri, "has no 3D labels; build the corpus from a labelled source")
+    voxels = change.voxels(cloud, voxel_size_m, sample.uri)
+    instance = majority(torch.from_numpy(cloud.instances.astype(np.int64)), voxels.of_point, len(voxels))
+    ids, sizes = torch.unique(instance, return_counts=True)
+    there = {i for i, size in zip(ids.tolist(), sizes.tolist(), strict=True) if i != 0 and size >= config.min_voxels}
+    questions = []
+    for number in range(config.sets):
+        referral = config.task == "referral" or (config.task == "both" and number % 2 == 1)
+        ask = _refer if referral else _name
+        question = ask(labels, there, config, kinds, encode, rng)
+        if question is not None:
+            questions.append(question)
+    if not questions:
+        raise BadInput(sample.uri, f"holds nothing to ask for by {config.task}")
+    return LabelledItem(key, voxels, instance, tuple(questions), int(rng.integers(2**63)))
+
+
+def _augment(config: LabelledItemConfig) -> AugmentConfig:
+    """Without mirrors, where there are expressions."""
+    augment = config.augment
+    if config.task == "instances":
+        return augment
+    return AugmentConfig(augment.rotate, False, augment.scale, augment.colour)
+
+
+def majority(instances: Int[Tensor, " p"], of_point: Int[Tensor, " p"], voxels: int) -> Int[Tensor, " n"]:
+    """The instance of most points of each voxel; of equals the lowest id."""
+    pairs, counts = torch.unique(torch.stack((of_point, instances)), dim=1, return_counts=True)
+    order = torch.argsort(counts, stable=True, descending=True)  # ids ascend within equal counts
+    order = order[torch.argsort(pairs[0, order], stable=True)]
+    voxel = pairs[0, order]
+    first = torch.ones(len(voxel), dtype=torch.bool)
+    first[1:] = voxel[1:] != voxel[:-1]
+    result = torch.zeros(voxels, dtype=torch.long)
+    result[voxel[first]] = pairs[1, order[first]]
+    return result
+
+
+def _name(
+    labels: SceneLabels,
+    there: set[int],
+    config: LabelledItemConfig,
+    kinds: Sequence[str],
+    encode: Encode,
+    rng: np.random.Generator,
+) -> Question | None:
+    """Kinds of the chunk, each with all its instances, and some that it does not hold."""
+    of_kind: dict[str, list[int]] = {}
+    for row in labels.instances:
+        if row.id in there and row.kind not in config.structure:
+            of_kind.setdefault(row.kind, []).append(row.id)
+    asked: list[str] = []
+    room = config.targets
+    for kind in _shuffled(sorted(of_kind), rng):
+        if len(asked) < config.queries - config.absent and len(of_kind[kind]) <= room:
+            asked.append(kind)
+            room -= len(of_kind[kind])
+    if not asked:
+        return None
+    held = {row.kind for row in labels.instances}
+    asked += _shuffled([kind for kind in kinds if kind not in held], rng)[: int(rng.integers(config.absent + 1))]
+    asked = _shuffled(asked, rng)
+    targets = [(i, column) for column, kind in enumerate(asked) for i in of_kind.get(kind, [])]
+    return _question(encode([class_phrase(kind) for kind in asked]), targets)
+
+
+def _refer(
+    labels: SceneLabels,
+    there: set[int],
+    config: LabelledItemConfig,
+    kinds: Sequence[str],
+    encode: Encode,
+    rng: np.random.Generator,
+) -> Question | None:
+    """Expressions whose targets the chunk holds."""
+    usable = [one for one in labels.expressions if there.issuperset(one.target.instances)]
+    asked: list[Expression] = []
+    room = config.targets
+    for expression in _shuffled(usable, rng):
+        if len(asked) < config.queries and len(expression.target.instances) <= room:
+            asked.append(expression)
+            room -= len(expression.target.instances)
+    if not asked:
+        return None
+    targets = [(i, column) for column, expression in enumerate(asked) for i in expression.target.instances]
+    return _question(encode([expression.text for expression in asked]), targets)
+
+
+def _question(queries: Float[Tensor, "t f"], targets: Sequence[tuple[int, int]]) -> Question:
+    """From pairs of an instance and the query that names it."""
+    instances = list(dict.fromkeys(instance for instance, _ in targets))
+    positives = torch.zeros(len(instances), len(queries))
+    for instance, column in targets:
+        positives[instances.index(instance), column] = 1
+    return Question(queries, torch.tensor(instances), positives / positives.sum(1, keepdim=True))
+
+
+def _shuffled(values: Sequence[T], rng: np.random.Generator) -> list[T]:
+    return [values[i] for i in rng.permutation(len(values))]

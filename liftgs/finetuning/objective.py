@@ -1,0 +1,79 @@
+"""Labelled items -> losses: the grounding loss of the paper, on Gaussian centres in place of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from liftgs.finetuning.items import LabelledItem, Question
+from liftgs.losses.grounding import GroundingConfig, mask_losses, token_loss
+from liftgs.losses.matching import MatchingConfig, match
+from liftgs.model.decoder import LayerOutput
+from liftgs.model.liftgs import EncodedScene, LiftGS
+from liftgs.training.trainer import Losses
+
+
+@dataclass(frozen=True)
+class GroundingObjectiveConfig:
+    """Weights of the loss.
+
+    Attributes:
+        weight: of the grounding loss as a whole, which sums over the supervised heads.
+        inner: weights and variants inside it; the paper finetunes with those of pretraining.
+        matching: weights of the matching cost.
+    """
+
+    weight: float = 1.0
+    inner: GroundingConfig = field(default_factory=GroundingConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+
+
+class GroundingObjective:
+    """Mean loss of a batch over its questions."""
+
+    def __init__(self, config: GroundingObjectiveConfig = GroundingObjectiveConfig()):
+        self.config = config
+
+    def __call__(self, model: LiftGS, items: Sequence[LabelledItem]) -> Losses:
+        """Args:
+        model: in training mode, or not.
+        items: on the model's device. Each seeds torch's random numbers for its own part.
+        """
+        sums: dict[str, Tensor] = {}
+        for scene, item in zip(model.encode([item.voxels for item in items]), items, strict=True):
+            torch.manual_seed(item.seed)
+            answers = model.decode_sets(scene, [question.queries for question in item.questions])
+            for question, heads in zip(item.questions, answers, strict=True):
+                for name, value in self._question(model, scene, item, question, heads).items():
+                    sums[name] = sums[name] + value if name in sums else value
+        terms = {name: value / sum(map(len, items)) for name, value in sums.items()}
+        return Losses(torch.stack(list(terms.values())).sum(), terms)
+
+    def _question(
+        self,
+        model: LiftGS,
+        scene: EncodedScene,
+        item: LabelledItem,
+        question: Question,
+        heads: Sequence[LayerOutput],
+    ) -> dict[str, Tensor]:
+        inner, count = self.config.inner, len(heads[0].mask_embeds[0])
+        # a cloud of a handful of voxels has no more proposals than those
+        instances, positives = question.instances[:count], question.positives[:count]
+        masks = (item.instance == instances[:, None]).float()
+        terms: dict[str, Float[Tensor, ""]] = {}
+        for head in heads:
+            logits, tokens = model.mask_logits(scene, head.mask_embeds[0]), head.token_logits[0]
+            proposal = match(logits, tokens, masks, positives, self.config.matching)
+            entropy, dice = mask_losses(logits[proposal], masks, inner.mask_loss)
+            of_head = {
+                "mask": inner.mask * entropy.mean(),
+                "dice": inner.dice * dice.mean(),
+                "token": inner.token * token_loss(tokens, proposal, positives, inner),
+            }
+            terms = {name: terms.get(name, 0.0) + self.config.weight * value for name, value in of_head.items()}
+        return terms

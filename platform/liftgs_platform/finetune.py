@@ -1,0 +1,134 @@
+"""The job that finetunes a network on 3D labels, or trains one from scratch on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, make_labelled_item
+from liftgs.finetuning.objective import GroundingObjective, GroundingObjectiveConfig
+from liftgs.finetuning.panel import panel
+from liftgs.model.liftgs import LiftGSConfig
+from liftgs.model.text import Phrases
+from liftgs.procedural import KINDS
+from liftgs.sample import Sample
+from liftgs.scene import BadInput
+from liftgs.teachers.clip import build_clip
+from liftgs.teachers.configs import EmbedConfig
+from liftgs.training.trainer import Trainer, TrainingDiverged
+from liftgs.training.world import World
+from liftgs_platform import learning
+from liftgs_platform.job import Job
+from liftgs_platform.learning import TrainingSpec, model_config, start_model
+from liftgs_platform.mixture import Mixture
+from liftgs_platform.training import Learner
+
+
+@dataclass(frozen=True)
+class Spec(TrainingSpec):
+    """What to finetune, on which labels, how, and where to.
+
+    Attributes:
+        ratio: share of the labelled scenes that are used; smaller shares lie within larger ones.
+        ratio_seed: of which scenes those are.
+        kinds: all names of things that may be asked for though a scene does not hold them. The embedded corpora's by
+            default; give those of your benchmark.
+        item: what is asked of a sample.
+        objective: the loss.
+    """
+
+    job: str = "finetune"
+    ratio: float = 1.0
+    ratio_seed: int = 0
+    kinds: tuple[str, ...] = tuple(KINDS)
+    item: LabelledItemConfig = field(default_factory=LabelledItemConfig)
+    objective: GroundingObjectiveConfig = field(default_factory=GroundingObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio must be above 0 and at most 1, not {self.ratio}")
+
+
+resolve = learning.resolve
+
+
+def run(spec: Spec, job: Job) -> None:
+    """See `learning.run`."""
+    spec = at_ratio(spec)
+    learning.run(spec, job, Finetuning(spec), check_labels)
+
+
+def at_ratio(spec: Spec) -> Spec:
+    """With the ratio as the share of each corpus."""
+    corpora = (replace(one, share=one.share * spec.ratio, share_seed=spec.ratio_seed) for one in spec.corpora)
+    return replace(spec, corpora=tuple(corpora), ratio=1.0, ratio_seed=0) if spec.ratio < 1 else spec
+
+
+def check_labels(sample: Sample, config: LiftGSConfig) -> None:
+    """Raises:
+    BadInput: a sample without 3D labels.
+    """
+    if sample.labels is None:
+        raise BadInput(sample.uri, "has no 3D labels; build a corpus from a labelled source with jobs/pseudolabel.yaml")
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """The spec as a `training.Task`."""
+
+    spec: Spec
+
+    @property
+    def hopeless(self) -> tuple[type[Exception], ...]:
+        """See `Task`."""
+        return (TrainingDiverged,)
+
+    @property
+    def steps(self) -> int:
+        """See `Task`."""
+        return self.spec.optim.steps
+
+    @property
+    def batch_size(self) -> int:
+        """See `Task`."""
+        return self.spec.optim.batch_size
+
+    @property
+    def seed(self) -> int:
+        """See `Task`."""
+        return self.spec.seed
+
+    @cached_property
+    def _config(self) -> LiftGSConfig:
+        return model_config(self.spec.model)
+
+    def mixture(self) -> Mixture:
+        """See `Task`."""
+        return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
+
+    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
+        """See `Task`."""
+        model = start_model(self.spec.model, checkpoint)
+        return Trainer(model, GroundingObjective(self.spec.objective), self.spec.optim, device, world)
+
+    def item(self, sample: Sample, key: str, epoch: int) -> LabelledItem:
+        """See `Task`."""
+        spec, config = self.spec, self._config
+        encode = _phrases(config.clip, config.clip_pretrained)
+        return make_labelled_item(sample, spec.item, config.voxel_size_m, spec.kinds, encode, key, spec.seed, epoch)
+
+    def panel(self, learner: Learner, items: Sequence[LabelledItem]) -> UInt8[np.ndarray, "h w 3"]:
+        """See `Task`."""
+        return np.concatenate([panel(learner.model, item.to(learner.model.device)) for item in items])
+
+
+@cache
+def _phrases(clip: str, pretrained: str) -> Phrases:
+    """One CLIP per process, on the CPU, where the loaders are."""
+    return Phrases(build_clip(EmbedConfig(model=clip, pretrained=pretrained)))

@@ -1,0 +1,229 @@
+"""What jobs that train share: where they start, what they check before, their run, and their forecast."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from liftgs.model.liftgs import LiftGS, LiftGSConfig
+from liftgs.sample import Sample, decode_sample
+from liftgs.scene import BadInput
+from liftgs.training.trainer import OptimConfig
+from liftgs_platform import checkpoints, storage
+from liftgs_platform import spec as specs
+from liftgs_platform.forecast import of_training
+from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.manifest import MANIFEST
+from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.progress import clock
+from liftgs_platform.simulation import Nodes, TrainingModel
+from liftgs_platform.spec import WHERE_ONLY
+from liftgs_platform.training import LoopConfig, Task, WorkerConfig, claim
+from liftgs_platform.training_log import read
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network.
+
+    Attributes:
+        config: "tiny" or "base" (the paper's).
+        start: a checkpoint to start from, instead of random weights: a folder or URI with config.json and
+            model.safetensors, whose config is taken; "" = none.
+    """
+
+    config: str = "tiny"
+    start: str = ""
+
+    def __post_init__(self) -> None:
+        LiftGSConfig.named(self.config)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """What the specs of these jobs have in common.
+
+    Attributes:
+        output: the run: a folder or s3://bucket/name. Submitting again with the same output goes on where it was
+            killed.
+        job: the kind of job.
+        corpora: to learn from, each with a uri and a weight.
+        model: the network.
+        optim: how weights are updated.
+        seed: of the weights, of the order of the samples and of all that is random about them.
+        loop: checkpoints, panels, log and reading.
+        worker: the processes that train.
+        nodes: the cluster that `dry_run` makes its forecast for.
+        dry_run: say what would be done, how much and how long, and stop.
+    """
+
+    output: str = field(metadata=WHERE_ONLY)
+    job: str = ""
+    corpora: tuple[CorpusSpec, ...] = ()
+    model: ModelSpec = field(default_factory=ModelSpec)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: int = 0
+    loop: LoopConfig = field(default_factory=LoopConfig, metadata=WHERE_ONLY)
+    worker: WorkerConfig = field(default_factory=WorkerConfig, metadata=WHERE_ONLY)
+    nodes: Nodes = field(default_factory=Nodes, metadata=WHERE_ONLY)
+    dry_run: bool = field(default=False, metadata=WHERE_ONLY)
+
+    def __post_init__(self) -> None:
+        if not self.corpora:
+            raise ValueError("corpora needs at least one: corpora=[{uri: corpora/apartments}]")
+        if self.seed < 0:
+            raise ValueError("seed must not be negative")
+        if self.worker.most > self.optim.batch_size:
+            raise ValueError(
+                f"worker.most is {self.worker.most}, but a batch has {self.optim.batch_size} items to share; "
+                "lower worker.most or raise optim.batch_size"
+            )
+
+
+S = TypeVar("S", bound=TrainingSpec)
+
+#: Raises BadInput for a sample that such a network cannot learn from; corpora are judged by their first.
+Check = Callable[[Sample, LiftGSConfig], None]
+
+
+def resolve(spec: S, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> S:
+    """The spec with absolute paths."""
+    return replace(
+        spec,
+        output=uri(spec.output),
+        corpora=tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in spec.corpora),
+        model=replace(spec.model, start=name_or_file(spec.model.start)),
+    )
+
+
+def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
+    """Train from the newest checkpoint on, or say what that would be.
+
+    Raises:
+        JobFailed: a corpus or the output cannot be used, training diverges, or the worker dies too often.
+    """
+    if spec.dry_run:
+        print(forecast(spec, suits))
+        return
+    claim(spec.output, identity(spec, open_corpora(spec, suits)))
+    job.connect()
+    folder = job.record(spec)
+    from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray
+
+    end = train_on_ray(task, spec.output, spec.loop, spec.worker)
+    rows = [row for row in read(spec.output) if "event" not in row]
+    last = rows[-1] if rows else {}
+    facts = {"steps": end.step, "samples": end.samples_consumed, "seconds": end.seconds, "last": last}
+    storage.write_bytes(storage.join(folder, "result.json"), json.dumps(facts, indent=1).encode())
+    lost = f", {end.skipped_steps} steps skipped, {end.bad_samples} bad samples"
+    print(f"{spec.job}: {end.step} steps, {end.samples_consumed} samples in {clock(end.seconds)}{lost}")
+    print(f"model: {spec.output}\nlook at it: {storage.join(spec.output, 'report.html')}")
+
+
+def model_config(model: ModelSpec) -> LiftGSConfig:
+    """Of the network that is trained."""
+    return _config_of(model.start) if model.start else LiftGSConfig.named(model.config)
+
+
+@cache
+def _config_of(checkpoint: str) -> LiftGSConfig:
+    """Read once per process, since every item asks for its voxel size."""
+    return LiftGS.from_pretrained(checkpoint).config
+
+
+def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
+    """The corpora, after a look whether they can be learned from.
+
+    Raises:
+        JobFailed: one is missing, damaged, empty or does not suit; or the checkpoint to start from is.
+    """
+    for corpus in spec.corpora:
+        if not storage.exists(storage.join(corpus.uri, MANIFEST)):
+            raise JobFailed(
+                f"{corpus.uri}: no finished corpus is there; make it with jobs/pseudolabel.yaml output={corpus.uri}"
+            )
+    try:
+        config = model_config(spec.model)
+        mixture = Mixture(spec.corpora, spec.seed)
+        for reader in mixture.readers:
+            suits(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
+    except (FileNotFoundError, BadInput) as fault:
+        raise JobFailed(str(fault)) from fault
+    return mixture
+
+
+def identity(spec: TrainingSpec, mixture: Mixture) -> dict[str, Any]:
+    """What decides the weights that come out: a corpus counts by what is in it, not by where it lies."""
+    corpora = [
+        {"content": content, "weight": corpus.weight}
+        for content, corpus in zip(mixture.hashes, spec.corpora, strict=True)
+    ]
+    return {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
+
+
+def forecast(spec: TrainingSpec, suits: Check) -> str:
+    """What `run` would do, how much it is and how long it would take, as far as this run's own log tells."""
+    optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
+    at = checkpoints.newest(spec.output)
+    step = int(at.rpartition("-")[2]) if at else 0
+    lines = {"output": spec.output}
+    try:
+        mixture = open_corpora(spec, suits)
+        lines |= {
+            f"corpus{i}": f"{corpus.uri}: {len(kept)} samples, weight {corpus.weight:g}"
+            for i, (corpus, kept) in enumerate(zip(spec.corpora, mixture.kept, strict=True))
+        }
+        epochs = f", {mixture.epochs(total):.1f} epochs"
+    except JobFailed as reason:
+        lines |= {"corpora": f"cannot be used as yet: {reason}"}
+        epochs = ""
+    parameters = _parameters(spec)
+    lines["model"] = f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
+    training = measured(spec, steps_left=optim.steps - step)
+    unknown = "unknown until the first steps are done" if step < optim.steps else "none, all is done"
+    lines |= {
+        "steps": f"{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
+        "done": f"{step} steps, by {at}" if at else "nothing",
+        **(of_training(training, spec.nodes) if training else {"time": unknown}),
+        "storage": f"{parameters * 12 / 1e6:,.0f} MB a checkpoint, of which {spec.loop.keep_last} or more are kept",
+        "worker": f"{spec.worker.least} to {spec.worker.most} of {spec.worker.cpus} CPUs, {spec.worker.gpus} GPUs",
+    }
+    return "\n".join(f"{name:<9}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"
+
+
+def start_model(model: ModelSpec, checkpoint: str | Path | None) -> LiftGS:
+    """The network of a checkpoint of the run, if there is one, else the one that the run starts from."""
+    start = str(checkpoint or model.start)
+    return LiftGS.from_pretrained(start) if start else LiftGS(LiftGSConfig.named(model.config))
+
+
+def measured(spec: TrainingSpec, steps_left: int) -> TrainingModel | None:
+    """What this run's own log says of its speed; None if it has none."""
+    rows = [row for row in read(spec.output) if "step_s" in row]
+    if not rows or not steps_left:
+        return None
+    share = [row["step_s"] / math.ceil(spec.optim.batch_size / row["workers"]) for row in rows]
+    return TrainingModel(
+        steps=steps_left,
+        item_s=float(np.median(share)),
+        batch_size=spec.optim.batch_size,
+        checkpoint_every=spec.loop.checkpoint_every,
+        commit_s=max(row["commit_s"] for row in rows),
+        resize_every_s=spec.worker.resize_every_s,
+        least=spec.worker.least,
+        most=spec.worker.most,
+    )
+
+
+def _parameters(spec: TrainingSpec) -> int:
+    import torch  # noqa: PLC0415
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in LiftGS(model_config(spec.model)).parameters())
