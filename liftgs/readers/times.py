@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int64
 
+_ROUNDING_S = 1e-9  # decimal time stamps are no binary numbers
+
 
 def nearest(
     times: Float[np.ndarray, " n"], candidates: Float[np.ndarray, " m"]
@@ -30,7 +32,7 @@ def around(times: Float[np.ndarray, " n"], time: float, max_gap: float, same: fl
         Indices of the values before and after, and how far it is from the one to the other (0 to 1); None if too far.
     """
     after = int(np.searchsorted(times, time))
-    if 0 < after < len(times) and times[after] - times[after - 1] <= max_gap:
+    if 0 < after < len(times) and times[after] - times[after - 1] <= max_gap + _ROUNDING_S:
         return after - 1, after, float((time - times[after - 1]) / (times[after] - times[after - 1]))
     index, gap = nearest(np.array([time]), times)
-    return (int(index[0]), int(index[0]), 0.0) if gap[0] <= same else None
+    return (int(index[0]), int(index[0]), 0.0) if gap[0] <= same + _ROUNDING_S else None
