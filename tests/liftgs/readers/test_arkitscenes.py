@@ -44,7 +44,7 @@ UPRIGHT = {
     "right": ((126, 130, 58, WIDTH - 83), (HEIGHT, WIDTH)),
 }
 #: a box around the crate, turned by 25 degrees about a slanting axis, and a smaller one within
-AXES = Rotation.from_rotvec(np.deg2rad(25) * np.array([0.6, 0.0, 0.8])).as_matrix()
+AXES = Rotation.from_rotvec(np.deg2rad(25) * np.array([0.6, -0.48, 0.64])).as_matrix()
 BOXES = [("tv_monitor", [1.8, 1.3, 0.4], [1.1, 0.9, 1.3]), ("other/chair", [1.4, 1.3, 0.4], [0.5, 0.4, 0.3])]
 
 
