@@ -6,18 +6,34 @@ Frames are read one at a time; nothing but index files and listings is held.
 
 from __future__ import annotations
 
+from liftgs.readers.arkitscenes import ArkitScene
+from liftgs.readers.ase import AseScene
 from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import Folder
 from liftgs.readers.folder import FolderScene
+from liftgs.readers.frames import FolderBacked
 from liftgs.readers.nerfstudio import NerfstudioScene
 from liftgs.readers.options import DEFAULT_OPTIONS, FORMATS, ReaderOptions
+from liftgs.readers.taskonomy import TaskonomyScene
 from liftgs.readers.tum import TumScene
 from liftgs.scene import BadInput, Scene
 
 __all__ = ["FORMATS", "ReaderOptions", "list_scenes", "open_scene"]
 
 _PROCEDURAL = "procedural:"
+#: The most specific marker first: a nerfstudio folder often holds the COLMAP model that it was made from.
+_READERS: dict[str, type[FolderBacked]] = {
+    "arkitscenes": ArkitScene,
+    "ase": AseScene,
+    "taskonomy": TaskonomyScene,
+    "nerfstudio": NerfstudioScene,
+    "tum": TumScene,
+    "folder": FolderScene,
+    "colmap": ColmapScene,
+}
 _LOOKED_FOR = (
+    "lowres_wide/, lowres_depth/ and lowres_wide.traj (ARKitScenes); rgb/, depth/ and trajectory.csv (Aria Synthetic "
+    "Environments); rgb/, point_info/ and depth_zbuffer/ or depth_euclidean/ (Taskonomy); "
     "transforms.json (nerfstudio); rgb.txt, depth.txt and groundtruth.txt (TUM); *.pose.txt or color/ and pose/ "
     "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP)"
 )
@@ -37,12 +53,12 @@ def open_scene(uri: str, options: ReaderOptions = DEFAULT_OPTIONS) -> Scene:
         return procedural.open_scene(uri)
     folder = Folder(uri)
     if options.format != "auto":
-        return _build(options.format, folder, options)
+        return _READERS[options.format](folder, options)
     entries = folder.entries()
     found = _detect(folder, entries)
     if found is None:
         raise BadInput(uri, f"no known scene format; looked for {_LOOKED_FOR}")
-    return _build(found, folder, options)
+    return _READERS[found](folder, options)
 
 
 def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[str]:
@@ -82,31 +98,10 @@ def _matches(folder: Folder, entries: dict[str, bool], wanted: str) -> bool:
 
 
 def _detect(folder: Folder, entries: dict[str, bool]) -> str | None:
-    """The most specific marker first: a nerfstudio folder often holds the COLMAP model that it was made from."""
-    return next((name for name in ("nerfstudio", "tum", "folder", "colmap") if _is(name, folder, entries)), None)
+    return next((name for name in _READERS if _is(name, folder, entries)), None)
 
 
 def _is(name: str, folder: Folder, entries: dict[str, bool]) -> bool:
-    match name:
-        case "nerfstudio":
-            return NerfstudioScene.recognises(entries)
-        case "tum":
-            return TumScene.recognises(entries)
-        case "folder":
-            return FolderScene.recognises(entries)
-        case "colmap":
-            return ColmapScene.find(folder, entries) is not None
-    raise ValueError(f"unknown format {name!r}")
-
-
-def _build(name: str, folder: Folder, options: ReaderOptions) -> Scene:
-    match name:
-        case "nerfstudio":
-            return NerfstudioScene(folder, options)
-        case "tum":
-            return TumScene(folder, options)
-        case "folder":
-            return FolderScene(folder, options)
-        case "colmap":
-            return ColmapScene(folder, options)
-    raise ValueError(f"unknown format {name!r}")
+    if name == "colmap":  # its files may lie deeper
+        return ColmapScene.find(folder, entries) is not None
+    return _READERS[name].recognises(entries)

@@ -78,12 +78,7 @@ def undistort_photo(
     ideal: Float[np.ndarray, "3 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The photo as a pinhole camera `ideal` would have taken it; bilinear."""
-    rows, columns = _source_pixels(_key(K), distortion, _key(ideal), rgb.shape[:2])
-    channels = [
-        ndimage.map_coordinates(rgb[..., c].astype(np.float32), (rows, columns), order=1, mode="nearest")
-        for c in range(3)
-    ]
-    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+    return sample_linear(rgb, *_source_pixels(_key(K), distortion, _key(ideal), rgb.shape[:2]))
 
 
 def undistort_depth(
@@ -96,10 +91,28 @@ def undistort_depth(
 
     Also moves a depth map between two pinhole cameras at one place (`distortion` = none). Pixels from outside are 0.
     """
-    rows, columns = _source_pixels(_key(K), distortion, _key(ideal), depth.shape)
+    return sample_nearest(depth, *_source_pixels(_key(K), distortion, _key(ideal), depth.shape))
+
+
+def sample_linear(
+    rgb: UInt8[np.ndarray, "h w 3"], rows: Shaped[np.ndarray, "oh ow"], columns: Shaped[np.ndarray, "oh ow"]
+) -> UInt8[np.ndarray, "oh ow 3"]:
+    """A photo at fractional array indices; bilinear, and the nearest pixel's colour outside."""
+    channels = [
+        ndimage.map_coordinates(rgb[..., c].astype(np.float32), (rows, columns), order=1, mode="nearest")
+        for c in range(3)
+    ]
+    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+
+
+def sample_nearest(
+    image: Shaped[np.ndarray, "h w"], rows: Shaped[np.ndarray, "oh ow"], columns: Shaped[np.ndarray, "oh ow"]
+) -> Shaped[np.ndarray, "oh ow"]:
+    """Depth or ids at fractional array indices: the pixel that holds each; 0 outside."""
     row, column = np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64)
-    inside = (row >= 0) & (row < depth.shape[0]) & (column >= 0) & (column < depth.shape[1])
-    return np.where(inside, depth[row.clip(0, depth.shape[0] - 1), column.clip(0, depth.shape[1] - 1)], np.float32(0))
+    height, width = image.shape
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return np.where(inside, image[row.clip(0, height - 1), column.clip(0, width - 1)], image.dtype.type(0))
 
 
 def _border(K: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Float[np.ndarray, "2 n"]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from liftgs.readers.cameras import make_camera
+from liftgs.readers.cameras import make_camera, pinhole
 from liftgs.readers.distortion import NO_DISTORTION, Distortion, ideal_intrinsics, undistort_depth, undistort_photo
 from liftgs.readers.files import Folder
 from liftgs.readers.images import decode_depth, decode_photo, image_size
 from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
-from liftgs.scene import BadInput, Frame, Scene
+from liftgs.scene import BadInput, Camera, Frame, Scene
 
+#: camera that took the turned picture -> camera that took the picture: its x axis points up (-y), its y axis along x
+_QUARTER_TURN = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 _HEADER_BYTES = 65536  # a JPEG's size may come after kilobytes of EXIF and colour profile
 
 
@@ -27,6 +29,11 @@ class FolderBacked(Scene):
         self.name = folder.name
         self._folder = folder
         self._options = options
+
+    @staticmethod
+    def recognises(entries: dict[str, bool]) -> bool:
+        """Whether a folder with these entries looks like a scene; never, for a format that needs a deeper look."""
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +89,27 @@ def load_frame(folder: Folder, frame_id: str, files: FrameFiles) -> Frame:
         raise BadInput(intrinsics_uri, str(fault)) from None
     camera = make_camera(ideal, files.cam_to_world, size, intrinsics_uri, folder.uri_of(files.pose_path))
     return Frame(frame_id, photo_uri, camera, *_undistorted(rgb, depth, files, ideal))
+
+
+def turned(frame: Frame, clockwise: int) -> Frame:
+    """The frame with its images turned clockwise by that many quarter turns, and its camera turned with them.
+
+    A point of the world is seen at the same spot of the picture as before.
+    """
+    clockwise %= 4
+    if clockwise == 0:
+        return frame
+    camera = frame.camera
+    for _ in range(clockwise):  # (u, v) moves to (height - v, u)
+        K, height = camera.K, camera.height
+        turned_K = pinhole(K[1, 1], K[0, 0], height - K[1, 2], K[0, 2])
+        camera = Camera(turned_K, camera.cam_to_world @ _QUARTER_TURN, height, camera.width)
+    rgb, depth, instances = (
+        None if image is None else np.ascontiguousarray(np.rot90(image, -clockwise))
+        for image in (frame.rgb, frame.depth, frame.instances)
+    )
+    assert rgb is not None
+    return replace(frame, camera=camera, rgb=rgb, depth=depth, jpeg=None, instances=instances)
 
 
 def common_size(folder: Folder, photos: Sequence[str]) -> tuple[int, int] | None:

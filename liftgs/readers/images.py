@@ -6,7 +6,7 @@ import io
 import re
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt8, UInt16
 from PIL import Image, ImageFile
 
 from liftgs.scene import BadInput
@@ -18,6 +18,7 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 MAX_PIXELS = 64_000_000
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC = b"\xff\xd8"
+_GREY_16 = "I(;16[A-Z]*)?"  # how versions of Pillow name the mode
 
 
 def decode_photo(data: bytes, uri: str) -> tuple[UInt8[np.ndarray, "h w 3"], bytes | None]:
@@ -55,12 +56,25 @@ def decode_depth(data: bytes, uri: str, units_per_m: float) -> Float32[np.ndarra
         BadInput: empty, truncated, corrupt, not an image, too large, or not 16-bit grey.
     """
     image = _open(data, uri)
-    if image.format != "PNG" or not re.fullmatch("I(;16[A-Z]*)?", image.mode):
+    if image.format != "PNG" or not re.fullmatch(_GREY_16, image.mode):
         raise BadInput(uri, f"depth must be a 16-bit grey PNG, not a {image.format} of mode {image.mode}")
     _load(image, data, uri)
     raw = np.array(image).astype(np.float32)
     raw[raw == 65535] = 0
     return raw / np.float32(units_per_m)
+
+
+def decode_ids(data: bytes, uri: str) -> UInt16[np.ndarray, "h w"]:
+    """An 8- or 16-bit grey PNG whose pixels are numbers (ids, levels), not light.
+
+    Raises:
+        BadInput: empty, truncated, corrupt, not an image, too large, or not such a PNG.
+    """
+    image = _open(data, uri)
+    if image.format != "PNG" or not re.fullmatch(f"L|{_GREY_16}", image.mode):
+        raise BadInput(uri, f"must be an 8- or 16-bit grey PNG, not a {image.format} of mode {image.mode}")
+    _load(image, data, uri)
+    return np.array(image).astype(np.uint16)
 
 
 def image_size(data: bytes, uri: str) -> tuple[int, int]:

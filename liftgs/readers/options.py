@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMATS = ("auto", "folder", "tum", "nerfstudio", "colmap", "procedural")
+FORMATS = ("auto", "folder", "tum", "nerfstudio", "colmap", "taskonomy", "ase", "arkitscenes", "procedural")
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,9 @@ class ReaderOptions:
 
     Attributes:
         format: "auto" looks at the listing; else one of "folder" (7-Scenes or OpenMask3D layout), "tum",
-            "nerfstudio", "colmap", "procedural".
-        depth_units_per_m: depth image units in a metre. By default 1000 (millimetres), 5000 for TUM; Replica in the
-            OpenMask3D layout has 6553.5, Taskonomy 512.
+            "nerfstudio", "colmap", "taskonomy", "ase" (Aria Synthetic Environments), "arkitscenes", "procedural".
+        depth_units_per_m: depth image units in a metre. By default 1000 (millimetres), 5000 for TUM, 512 for Taskonomy;
+            Replica in the OpenMask3D layout has 6553.5. Aria Synthetic Environments always has 1000.
         metres_per_unit: length of the world's unit, for sources whose scale is arbitrary (COLMAP, nerfstudio); applied
             to poses and point clouds, not to depth.
         intrinsics: (fx, fy, cx, cy) in pixels of the photo, +0.5 convention; used instead of the source's own

@@ -26,6 +26,7 @@ from liftgs.readers.cameras import parse_intrinsics, pinhole, pose, rotation
 from liftgs.readers.distortion import NO_DISTORTION, Distortion
 from liftgs.readers.files import Folder, inside
 from liftgs.readers.frames import FolderBacked, FrameFiles, common_size, load_frame
+from liftgs.readers.times import nearest
 from liftgs.scene import BadInput, Frame
 
 _SIZE = (640, 480)
@@ -98,8 +99,8 @@ class TumScene(FolderBacked):
         photos, depths = _stamped_paths(self._folder, "rgb.txt"), _stamped_paths(self._folder, "depth.txt")
         times = np.array([time for time, _, _ in photos])
         depth_times = np.array([time for time, _, _ in depths])
-        nearest_depth, depth_gap = _nearest(times, depth_times)
-        nearest_pose, pose_gap = _nearest(times, self._trajectory[:, 0])
+        nearest_depth, depth_gap = nearest(times, depth_times)
+        nearest_pose, pose_gap = nearest(times, self._trajectory[:, 0])
         paired = np.maximum(depth_gap, pose_gap) <= self._options.max_time_difference_s + 1e-9
         index = {}
         for i in np.flatnonzero(paired):
@@ -141,14 +142,3 @@ def _stamped_paths(folder: Folder, name: str) -> list[tuple[float, str, str]]:
     if not rows:
         raise BadInput(folder.uri_of(name), "lists no image")
     return sorted(rows)
-
-
-def _nearest(
-    times: Float[np.ndarray, " n"], candidates: Float[np.ndarray, " m"]
-) -> tuple[np.ndarray, Float[np.ndarray, " n"]]:
-    """Index of the nearest candidate (sorted, at least one) for each time, the earlier in a tie, and its distance."""
-    after = np.searchsorted(candidates, times).clip(0, len(candidates) - 1)
-    before = (after - 1).clip(0)
-    use_before = np.abs(candidates[before] - times) <= np.abs(candidates[after] - times)
-    nearest = np.where(use_before, before, after)
-    return nearest, np.abs(candidates[nearest] - times)

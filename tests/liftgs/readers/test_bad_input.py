@@ -8,7 +8,7 @@ from test_folder import seven_scenes
 
 from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.readers import open_scene
-from liftgs.readers.images import decode_depth, decode_photo
+from liftgs.readers.images import decode_depth, decode_ids, decode_photo
 from liftgs.scene import BadInput
 
 PHOTO, DEPTH, POSE = "frame-000001.color.png", "frame-000001.depth.png", "frame-000001.pose.txt"
@@ -161,6 +161,21 @@ def test_grey_palette_and_transparent_photos_become_rgb():
         assert kept is None
         if mode == "RGBA":
             np.testing.assert_array_equal(rgb, GOOD)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_ids_are_read_as_written(kind):
+    ids = np.arange(120 * 160).reshape(120, 160).astype(kind)
+    read = decode_ids(png(ids), "x")
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, ids)
+    for whole, reason in (
+        (png(GOOD), "mode RGB"),
+        (jpeg(GOOD[..., 0]), "JPEG of mode L"),
+        (png(ids)[:90], "truncated"),
+    ):
+        with pytest.raises(BadInput, match=reason):
+            decode_ids(whole, "x")
 
 
 def test_pillow_is_told_to_refuse_truncated_images():

@@ -4,17 +4,23 @@ import fsspec
 import numpy as np
 import pytest
 from box_room import write_files
+from test_arkitscenes import video
+from test_ase import walk
 from test_colmap import reconstruction, text
 from test_folder import openmask3d, seven_scenes
 from test_nerfstudio import files_of, meta
+from test_taskonomy import building
 from test_tum import sequence
 
 from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.readers import ReaderOptions, list_scenes, open_scene
+from liftgs.readers.arkitscenes import ArkitScene
+from liftgs.readers.ase import AseScene
 from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import natural_order, safe_name
 from liftgs.readers.folder import FolderScene
 from liftgs.readers.nerfstudio import NerfstudioScene
+from liftgs.readers.taskonomy import TaskonomyScene
 from liftgs.readers.tum import TumScene
 from liftgs.scene import BadInput
 
@@ -24,6 +30,9 @@ FORMATS = {
     "tum": (sequence, TumScene),
     "studio": (lambda: files_of(meta()), NerfstudioScene),
     "colmap": (lambda: reconstruction(text(count=10)), ColmapScene),
+    "building": (building, TaskonomyScene),
+    "walk": (walk, AseScene),
+    "video": (video, ArkitScene),
 }
 
 
