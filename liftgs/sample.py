@@ -280,12 +280,15 @@ def _mention_json(mention: Mention) -> dict[str, Any]:
 
 
 def _decode_expression(fields: Mapping[str, Any], known: Collection[int]) -> Expression:
+    tags = fields.get("tags", [])  # older corpora have none
+    if not isinstance(tags, list):
+        raise ValueError(f"tags are {tags!r}, not a list")
     expression = Expression(
         str(fields["text"]),
         _decode_mention(fields["target"]),
         tuple(_decode_mention(anchor) for anchor in fields["anchors"]),
         str(fields["relation"]),
-        tuple(str(tag) for tag in fields.get("tags", ())),
+        tuple(map(str, tags)),
     )
     for mention in (expression.target, *expression.anchors):
         if not set(mention.instances) <= set(known):

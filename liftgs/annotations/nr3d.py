@@ -25,7 +25,7 @@ _VIEW_WORDS = frozenset(
     ("front", "behind", "back", "right", "left", "facing", "leftmost", "rightmost", "looking", "across")
 )
 #: scene, class, objects of that class, target, the other ones
-_STIMULUS = re.compile(r"([^-]+)-(.+?)-(\d{1,9})-(\d{1,9})((?:-\d{1,9})*)")
+_STIMULUS = re.compile(r"([^-]+)-(.+?)-([0-9]{1,9})-([0-9]{1,9})((?:-[0-9]{1,9})*)")
 
 
 def read(rows: Sequence[Row]) -> Iterator[Annotation]:

@@ -10,7 +10,7 @@ from liftgs.annotations.rows import Annotation, Row
 from liftgs.annotations.sentences import Sentence, Span
 from liftgs.scene import Expression, Mention
 
-_ENTITY = re.compile(r"(\d{1,9})(_.*)?", re.DOTALL)
+_ENTITY = re.compile(r"([0-9]{1,9})(_.*)?", re.DOTALL)
 
 
 def instance_id(object_id: int) -> int:

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 MAX_LIST_CHARS = 50_000
 
 #: data set -> what its scenes are called
-_SCENES = {"ScanNet": re.compile(r"scene\d{4}_\d{2}"), "ScanNet++": re.compile(r"[0-9a-f]{10}")}
+_SCENES = {"ScanNet": re.compile(r"scene[0-9]{4}_[0-9]{2}"), "ScanNet++": re.compile(r"[0-9a-f]{10}")}
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ class Row:
         return BadInput(self.uri, f"row {self.number}: {reason}")
 
     def text(self, name: str) -> str:
-        """A string; a number is taken as written."""
+        """A string; a whole number is taken as written."""
         value = self._get(name)
-        return value if isinstance(value, str) else str(self._number(name, value))
+        if not isinstance(value, str | int):
+            raise self.fault(f"{name} is {_short(value)}, neither a string nor a number")
+        return str(value)
 
     def object_id(self, name: str) -> int:
         """A number from 0 on, also if written as a string."""
