@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from liftgs.geometry import CloudConfig, Fusion, project, sees, voxel_reach_m, voxelise
-from liftgs.scene import BadInput, Chunk, Frame, LoadedChunk, PointCloud, Scene, SceneLabels
+from liftgs.scene import BadInput, Chunk, Expression, Frame, LoadedChunk, PointCloud, Scene, SceneLabels
 
 _DEFAULT_CLOUD = CloudConfig()
 
@@ -68,7 +68,9 @@ def plan_chunks(scene: Scene, config: ChunkingConfig = ChunkingConfig()) -> list
     ]
 
 
-def load_chunk(scene: Scene, chunk: Chunk, config: CloudConfig = _DEFAULT_CLOUD) -> LoadedChunk:
+def load_chunk(
+    scene: Scene, chunk: Chunk, config: CloudConfig = _DEFAULT_CLOUD, expressions: Sequence[Expression] = ()
+) -> LoadedChunk:
     """Load the frames of a window, each once, and make its cloud.
 
     The cloud is the source's own (`Scene.cloud`), cut to what some frame of the window sees, or else fused depth.
@@ -77,9 +79,15 @@ def load_chunk(scene: Scene, chunk: Chunk, config: CloudConfig = _DEFAULT_CLOUD)
     The world frame is left as the source has it, and `gravity` with it: levelling must turn every chunk of a scene, its
     cameras and its labels alike, which one window cannot decide.
 
+    Args:
+        scene: where the chunk is from.
+        chunk: what to load.
+        config: how depth becomes a cloud.
+        expressions: about the scene's instances, from elsewhere; added to those of its labels.
+
     Raises:
         NoView: no view of the chunk could be loaded.
-        BadInput: the cloud is empty.
+        BadInput: the cloud is empty, or `expressions` speak of instances that the scene has not.
     """
     own_cloud = scene.cloud()
     fusion = Fusion(config)
@@ -105,7 +113,7 @@ def load_chunk(scene: Scene, chunk: Chunk, config: CloudConfig = _DEFAULT_CLOUD)
     cloud = fusion.cloud() if own_cloud is None else voxelise(own_cloud[seen], config.voxel_size_m)
     if not len(cloud):
         raise BadInput(chunk.scene_uri, f"chunk {chunk.key}: {_why_empty(own_cloud, frames, config)}")
-    labels = scene.labels()
+    labels = _labels(scene, expressions)
     kept = None if labels is None else _labels_within(labels, cloud)
     return LoadedChunk(chunk, cloud, frames, scene.gravity, kept, failures)
 
@@ -161,6 +169,19 @@ def _why_empty(own_cloud: PointCloud | None, frames: Sequence[Frame], config: Cl
     if all(frame.depth is None for frame in frames):
         return "the cloud is empty: the scene has neither depth nor a point cloud"
     return f"the cloud is empty: no reliable depth within {depth_range}"
+
+
+def _labels(scene: Scene, expressions: Sequence[Expression]) -> SceneLabels | None:
+    """The scene's labels with more expressions."""
+    labels = scene.labels()
+    if not expressions:
+        return labels
+    if labels is None:
+        raise BadInput(scene.uri, f"has no instance labels for its {len(expressions)} expressions to speak of")
+    known = {instance.id for instance in labels.instances}
+    if not any(known.issuperset(expression.target.instances) for expression in expressions):
+        raise BadInput(scene.uri, f"its labels have none of the targets of its {len(expressions)} expressions")
+    return SceneLabels(labels.instances, (*labels.expressions, *expressions))
 
 
 def _labels_within(labels: SceneLabels, cloud: PointCloud) -> SceneLabels:

@@ -11,7 +11,7 @@ A sample is a chunk: a point cloud and the posed, labelled photos that see it. I
     {v:02d}.captions.json  S strings (when captioned)
     instances.npz          labelled sources: instances int32 [N] per point, and the table ids [K], kinds, colours,
                            materials, boxes float64 [K, 2, 3] (lower and upper corner, metres)
-    expressions.json       labelled sources: referring expressions
+    expressions.json       labelled sources: referring expressions, with "tags" where their source says more of them
     meta.json              source, frames, gravity, and the provenance that the pipeline passes in
 
 and read back with plain `webdataset`, `tar`, PIL and NumPy. Views count from 0 without gaps.
@@ -239,6 +239,7 @@ def encode_labels(scene_labels: SceneLabels, cloud: PointCloud) -> Members:
             "relation": expression.relation,
             "target": _mention_json(expression.target),
             "anchors": [_mention_json(anchor) for anchor in expression.anchors],
+            **({"tags": expression.tags} if expression.tags else {}),
         }
         for expression in scene_labels.expressions
     ]
@@ -279,11 +280,15 @@ def _mention_json(mention: Mention) -> dict[str, Any]:
 
 
 def _decode_expression(fields: Mapping[str, Any], known: Collection[int]) -> Expression:
+    tags = fields.get("tags", [])  # older corpora have none
+    if not isinstance(tags, list):
+        raise ValueError(f"tags are {tags!r}, not a list")
     expression = Expression(
         str(fields["text"]),
         _decode_mention(fields["target"]),
         tuple(_decode_mention(anchor) for anchor in fields["anchors"]),
         str(fields["relation"]),
+        tuple(map(str, tags)),
     )
     for mention in (expression.target, *expression.anchors):
         if not set(mention.instances) <= set(known):

@@ -217,17 +217,23 @@ class Expression:
         target: the mention that the whole expression picks out.
         anchors: the other mentions.
         relation: e.g. "nearest"; "" when class, colour or size alone suffice.
+        tags: "name=value", what else its source says of it, e.g. "dataset=nr3d", "difficulty=hard".
     """
 
     text: str
     target: Mention
     anchors: tuple[Mention, ...] = ()
     relation: str = ""
+    tags: tuple[str, ...] = ()
 
     @property
     def words(self) -> list[str]:
         """The text split at white space."""
         return self.text.split()
+
+    def tag(self, name: str) -> str | None:
+        """The value of a tag, or None if there is no such tag."""
+        return next((tag[len(name) + 1 :] for tag in self.tags if tag.startswith(f"{name}=")), None)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ ORDER = (
     ("labels", "sample"),
     ("procedural",),
     ("readers",),
-    ("teachers",),
+    ("annotations", "teachers"),
     ("render",),
     ("model",),
     ("losses", "tasks", "training"),
@@ -92,6 +92,7 @@ def test_platform_is_no_package() -> None:
         ("liftgs.scene", ["torch", "scipy", "PIL"]),
         ("liftgs.sample", ["torch"]),
         ("liftgs.readers", ["torch"]),
+        ("liftgs.annotations", ["torch"]),
         ("liftgs.teachers.captions", ["torch"]),
         ("liftgs_platform.pseudolabel", ["torch", "ray"]),  # a mistake in a spec is told at once
         ("liftgs_platform.label_pool", ["torch"]),  # nor does an actor without a model wait for it

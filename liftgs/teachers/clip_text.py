@@ -7,7 +7,7 @@ decoder pretrained on image embeddings can read text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
+
+from liftgs.scene import Expression, Mention
 
 Span = tuple[int, int]
 
@@ -39,8 +41,7 @@ class TextTokens:
 
     def covering(self, text: int, chars: Span) -> list[int]:
         """Indices of the tokens that overlap a character span of a text."""
-        start, end = chars
-        return [i for i, (low, high) in enumerate(self.spans[text]) if low < end and start < high]
+        return _overlapping(self.spans[text], chars)
 
 
 def encode_tokens(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> TextTokens:
@@ -105,7 +106,7 @@ def token_spans(tokenizer: SimpleTokenizer, text: str) -> list[Span]:
         ValueError: cleaning joined or split words, so that nothing can be said.
     """
     clean = tokenizer.clean_fn(text)
-    place = _word_map(text, clean) if len(clean) != len(text) else None
+    place = None if len(clean) == len(text) and clean == text.lower() else _word_map(tokenizer, text, clean)
     spans: list[Span] = [(0, 0)]
     for word in tokenizer.pat.finditer(clean):
         start = word.start()
@@ -121,15 +122,36 @@ def token_spans(tokenizer: SimpleTokenizer, text: str) -> list[Span]:
     return [*spans, (0, 0)]
 
 
-def _word_map(text: str, clean: str) -> Any:
-    """Maps a span of the cleaned text to the words of the original that it lies in."""
-    ours, theirs = list(_words(text)), list(_words(clean))
-    if len(ours) != len(theirs):
+def mention_tokens(tokenizer: SimpleTokenizer, expression: Expression) -> dict[Mention, tuple[int, ...]]:
+    """Which tokens say what: for each mention its places in the tokenizer's row, whose start mark is at 0.
+
+    A text that is longer than the context is cut there. What a cut leaves of a mention stands for it; a mention of
+    which it leaves nothing is not in the result, be it the target.
+
+    Raises:
+        ValueError: as `token_spans`.
+    """
+    spans = token_spans(tokenizer, expression.text)[: tokenizer.context_length - 1]  # a full row ends in the end mark
+    places = {
+        mention: tuple(_overlapping(spans, mention.chars)) for mention in (expression.target, *expression.anchors)
+    }
+    return {mention: tokens for mention, tokens in places.items() if tokens}
+
+
+def _overlapping(spans: Sequence[Span], chars: Span) -> list[int]:
+    start, end = chars
+    return [i for i, (low, high) in enumerate(spans) if low < end and start < high]
+
+
+def _word_map(tokenizer: SimpleTokenizer, text: str, clean: str) -> Callable[[Span], Span]:
+    """Maps a span of the cleaned text to the word of the original that it comes from."""
+    pieces = [(piece, word) for word in _words(text) for piece in tokenizer.clean_fn(text[slice(*word)]).split()]
+    if [piece for piece, _ in pieces] != clean.split():
         raise ValueError(f"the tokenizer's clean-up changes the words of {text!r}; write it in plain characters")
+    owners = list(zip(_words(clean), (word for _, word in pieces), strict=True))
 
     def place(span: Span) -> Span:
-        word = next(i for i, (low, high) in enumerate(theirs) if low <= span[0] < high)
-        return ours[word]
+        return next(word for (low, high), word in owners if low <= span[0] < high)
 
     return place
 

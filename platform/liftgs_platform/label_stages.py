@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from liftgs import codecs, labels, sample
+from liftgs.annotations import expressions_by_scene
 from liftgs.chunks import NoView, load_chunk
 from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions, open_scene
@@ -136,12 +137,14 @@ class LoadConfig:
         cloud: how depth becomes a cloud.
         photo_long_side_px: larger photos are made this small.
         provenance: recorded in each `meta.json`.
+        annotations: files of expressions about the scenes; see `liftgs.annotations`.
     """
 
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     cloud: CloudConfig = field(default_factory=CloudConfig)
     photo_long_side_px: int = 512
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    annotations: tuple[str, ...] = ()
 
 
 class Load:
@@ -153,6 +156,7 @@ class Load:
         self.config = config
         # Neighbouring chunks share a scene, and opening one may cost a listing or a room to build.
         self._open: Callable[[str], Scene] = lru_cache(maxsize=2)(lambda uri: open_scene(uri, config.reader))
+        self._expressions = expressions_by_scene(config.annotations)
 
     def __call__(self, draft: ShardDraft, watch: Watch = unwatched) -> None:
         """Fill `draft.chunks`."""
@@ -172,7 +176,8 @@ class Load:
                     tally.bytes += sum(map(len, draft.chunks[-1].members.values()))
 
     def _load(self, draft: ShardDraft, chunk: Chunk) -> ChunkDraft:
-        loaded = load_chunk(self._open(chunk.scene_uri), chunk, self.config.cloud)
+        expressions = self._expressions.get(chunk.scene, ())
+        loaded = load_chunk(self._open(chunk.scene_uri), chunk, self.config.cloud, expressions)
         self._lose_views(draft, chunk, loaded.failures)
         frames = [fitted(frame, self.config.photo_long_side_px) for frame in loaded.frames]
         members = sample.encode_chunk(replace(loaded, frames=frames), self.config.provenance)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
+from liftgs.annotations import expressions_by_scene
 from liftgs.chunks import ChunkingConfig
 from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions
+from liftgs.scene import BadInput
 from liftgs.teachers.captions import CaptionConfig
 from liftgs.teachers.configs import EmbedConfig, SegmentConfig
 from liftgs_platform import manifest, shards, storage
@@ -91,6 +93,8 @@ class Spec:
         source: a scene, a folder of scenes (a path or s3://...), or procedural:apartments?scenes=24.
         output: the corpus: a folder or s3://bucket/name. Submitting again with the same output does what is missing.
         job: the kind of job.
+        annotations: files of referring expressions about the source's labelled scenes: of ScanRefer, ScanEnts3D,
+            Locate 3D, Nr3D or Sr3D.
         photo_long_side_px: larger photos are stored, and labelled, this small. Paper: 512x512 (appendix A.1).
         chunks_per_shard: samples per tar. A shard is what a killed process loses; a few tens of MB serve readers well.
         max_quarantine_rate: the job fails once more than this fraction of its frames (and more than 20) cannot be
@@ -108,6 +112,7 @@ class Spec:
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)
+    annotations: tuple[str, ...] = ()
     photo_long_side_px: int = 512
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
@@ -131,6 +136,7 @@ def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str],
         spec,
         source=uri(spec.source),
         output=uri(spec.output),
+        annotations=tuple(map(uri, spec.annotations)),
         segment=replace(spec.segment, checkpoint=name_or_file(spec.segment.checkpoint)),
         embed=replace(spec.embed, pretrained=name_or_file(spec.embed.pretrained)),
         caption=replace(spec.caption, vocabulary=name_or_file(spec.caption.vocabulary)),
@@ -210,7 +216,9 @@ def open_plans(spec: Spec) -> list[Plan]:
     try:
         plans = read_plans(spec.output)
         if not plans:
-            return [planner(spec).first(spec.source)]
+            plan = planner(spec).first(spec.source)
+            check_annotations(spec.annotations, {chunk.scene for shard in plan.shards for chunk in shard.chunks})
+            return [plan]
     except ValueError as fault:  # BadInput is one
         raise JobFailed(f"nothing can be planned: {fault}") from fault
     differences = specs.differences(plans[0].spec, specs.identity(spec))
@@ -220,6 +228,19 @@ def open_plans(spec: Spec) -> list[Plan]:
             "choose another output, or submit with the settings it was begun with"
         )
     return plans
+
+
+def check_annotations(annotations: Iterable[str], scenes: Collection[str]) -> None:
+    """See that each file can be read, and speaks of some scene.
+
+    Raises:
+        BadInput: one cannot, or does not.
+    """
+    for uri in annotations:
+        about = expressions_by_scene([uri])
+        if scenes and about.keys().isdisjoint(scenes):
+            example = f", e.g. of {next(iter(about))!r}" if about else ""
+            raise BadInput(uri, f"speaks of {len(about)} scenes{example}, and of none of the source's {len(scenes)}")
 
 
 def planner(spec: Spec) -> Planner:
@@ -251,7 +272,7 @@ def factories(spec: Spec, plans: Sequence[Plan]) -> dict[str, Any]:
     by_clip = spec.embed if spec.caption.captioner == "vocabulary" else None
     provenance = {"code_revision": code_revision(), "spec_hash": plans[0].spec_hash}
     return {
-        "load": BuildLoad(LoadConfig(spec.reader, spec.cloud, spec.photo_long_side_px, provenance)),
+        "load": BuildLoad(LoadConfig(spec.reader, spec.cloud, spec.photo_long_side_px, provenance, spec.annotations)),
         "segment": BuildSegment(spec.segment, **where("segment")),
         "embed": BuildEmbed(spec.embed, **where("embed")),
         "caption": BuildCaption(spec.caption, by_clip, **where("caption")),

@@ -143,3 +143,21 @@ def test_labels_are_cut_to_what_the_cloud_holds():
     ]
     unlabelled = Listed([wall_frame("0", 2)])
     assert load_chunk(unlabelled, plan_chunks(unlabelled)[0]).labels is None
+
+
+def test_expressions_from_elsewhere_are_cut_like_the_scenes_own():
+    def expression(text, *mentioned):
+        mentions = [Mention((i,), (0, 3), (0, 1)) for i in mentioned]
+        return Expression(text, mentions[0], tuple(mentions[1:]))
+
+    instances = tuple(Instance(i, "chair", "", "", (0, 0, 0), (1, 1, 1)) for i in (1, 2))
+    labels = SceneLabels(instances, (expression("own", 1), expression("own, unseen", 2)))
+    scene = Listed([wall_frame("0", 2, instance=1)], labels=labels)
+    (chunk,) = plan_chunks(scene)
+    more = [expression("more", 1), expression("unseen", 2), expression("unseen anchor", 1, 2), expression("unknown", 9)]
+    loaded = load_chunk(scene, chunk, expressions=more)
+    assert [e.text for e in loaded.labels.expressions] == ["own", "more"]
+    with pytest.raises(BadInput, match="its labels have none of the targets of its 1 expressions"):
+        load_chunk(scene, chunk, expressions=more[3:])
+    with pytest.raises(BadInput, match="has no instance labels for its 4 expressions"):
+        load_chunk(Listed([wall_frame("0", 2)]), chunk, expressions=more)

@@ -106,6 +106,20 @@ def test_a_sample_survives_its_members() -> None:
     assert back.meta["gravity"] == "z-up"
 
 
+def test_tags_survive_and_old_members_without_them_are_read() -> None:
+    loaded, _ = make_chunk()
+    assert loaded.labels is not None
+    (plain,) = loaded.labels.expressions
+    tagged = replace(plain, tags=("dataset=nr3d", "others=a,b=c", "note="))
+    labels = replace(loaded.labels, expressions=(plain, tagged))
+    members = sample.encode_labels(labels, loaded.cloud)
+    assert sample.decode_labels(members["instances.npz"], members["expressions.json"], "x")[0] == labels
+    first, second = json.loads(members["expressions.json"])
+    assert "tags" not in first, "expressions without tags keep the bytes that they had before there were any"
+    assert second["tags"] == list(tagged.tags)
+    assert (tagged.tag("others"), tagged.tag("note"), tagged.tag("data")) == ("a,b=c", "", None)
+
+
 def test_a_sample_of_an_unlabelled_source_before_labelling() -> None:
     loaded, _ = make_chunk()
     cloud = PointCloud(loaded.cloud.xyz, loaded.cloud.rgb)
@@ -230,6 +244,13 @@ def test_provenance_cannot_overwrite_what_the_sample_says() -> None:
                 b' {"instances": [9], "chars": [0, 1], "words": [0, 1]}}]'
             },
             "not in the table",
+        ),
+        (
+            {
+                "expressions.json": b'[{"text": "a b", "relation": "", "anchors": [], "tags": "hard", "target":'
+                b' {"instances": [1], "chars": [0, 1], "words": [0, 1]}}]'
+            },
+            "tags are 'hard', not a list",
         ),
     ],
 )

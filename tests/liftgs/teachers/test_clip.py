@@ -10,13 +10,16 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
-from liftgs.scene import BadInput
+from liftgs.procedural.kinds import REGISTRY
+from liftgs.procedural.language import imagine, sentence
+from liftgs.scene import BadInput, Expression, Mention
 from liftgs.teachers import crops
 from liftgs.teachers.clip import ClipModel, Embed, EmbedConfig, build_clip, mix_global
 from liftgs.teachers.clip_checkpoint import create_open_clip
-from liftgs.teachers.clip_text import token_spans
+from liftgs.teachers.clip_text import mention_tokens, token_spans
 from liftgs.teachers.evaluate_clip import evaluate_clip, held_out_scenes
 
 TOY = {
@@ -197,6 +200,91 @@ def test_spans_survive_the_tokenizers_clean_up(text: str, word: str) -> None:
     assert inside
     assert min(low for low, _ in inside) == start
     assert max(high for _, high in inside) == start + len(word)
+
+
+def test_clean_up_that_leaves_the_length_does_not_shift_spans() -> None:
+    text = " the \ufb01ne table &amp;c"  # a space less and a ligature in two letters: as long as before
+    tokenizer = open_clip.get_tokenizer("toy")
+    assert len(tokenizer.clean_fn(" the \ufb01ne")) == len(" the \ufb01ne")
+    for said in (text, " the \ufb01ne"):
+        words = [said[low:high] for low, high in token_spans(tokenizer, said)[1:-1]]
+        assert words[:2] == ["the", "\ufb01ne"]
+
+
+@pytest.mark.parametrize("text", ["a b&nbsp;c d", "a \x00 table", "one&amp;two \x00 three", "a\u2003b"])
+def test_spans_point_at_words_that_clean_up_splits_or_drops(text: str) -> None:
+    tokenizer = open_clip.get_tokenizer("toy")
+    last = text.rsplit(maxsplit=1)[-1]
+    spans = token_spans(tokenizer, text)
+    assert len(spans) == len(tokenizer.encode(text)) + 2
+    assert text[slice(*spans[1])] == text.split(maxsplit=1)[0]
+    assert text[slice(*spans[-2])] == last
+
+
+# ---- mentions
+
+
+def mentioned(text: str, *words: tuple[int, int]) -> Expression:
+    """An expression whose mentions are those words."""
+    starts = [0]
+    for word in text.split(" "):
+        starts.append(starts[-1] + len(word) + 1)
+    mentions = [Mention((i + 1,), (starts[a], starts[b] - 1), (a, b)) for i, (a, b) in enumerate(words)]
+    return Expression(text, mentions[0], tuple(mentions[1:]))
+
+
+def word_by_word(tokenizer: SimpleTokenizer, expression: Expression) -> tuple[list[int], list[tuple[int, int]]]:
+    """The slow twin: tokens of one word after the other, and the tokens of each word."""
+    tokens, places = [], []
+    for word in expression.words:
+        start = 1 + len(tokens)
+        tokens += tokenizer.encode(word)
+        places.append((start, 1 + len(tokens)))
+    return tokens, places
+
+
+@pytest.mark.parametrize("name", ["toy", "tiny"])
+def test_mentions_have_the_tokens_of_their_words(name: str) -> None:
+    tokenizer = open_clip.get_tokenizer("toy") if name == "toy" else build_clip(EmbedConfig()).tokenizer
+    rng = np.random.default_rng(0)
+    kinds = list(REGISTRY.values())
+    imagined = [sentence(imagine(kinds, rng), rng) for _ in range(300)]
+    expressions = [mentioned(said.text, *map(said.words, said.spans)) for said in imagined]
+    expressions += [
+        mentioned("the Table's 2nd legs , isn't it ?", (0, 2), (2, 4), (5, 6)),
+        mentioned('( the so-called "coffee-table" ) ...', (1, 4), (0, 1), (4, 5)),
+        mentioned("a caf\u00e9 table !!! in the n\u00ba-1 corner ; ;", (0, 3), (5, 8)),
+        mentioned("unbelievablygreenish_chair 1234567 \u2665", (0, 1), (1, 2), (2, 3)),
+    ]
+    for expression in expressions:
+        tokens, places = word_by_word(tokenizer, expression)
+        assert tokens == tokenizer.encode(expression.text), "word by word is the same as all at once"
+        found = mention_tokens(tokenizer, expression)
+        for mention in (expression.target, *expression.anchors):
+            first, stop = mention.words
+            wanted = range(places[first][0], min(places[stop - 1][1], tokenizer.context_length - 1))
+            assert found.get(mention, ()) == tuple(wanted), expression.text
+
+
+def test_tokens_of_mentions_are_rows_of_the_token_states(tiny: ClipModel) -> None:
+    expression = mentioned("the table next to the coffee table", (0, 2), (4, 7))
+    places = mention_tokens(tiny.tokenizer, expression)
+    row = tiny.tokenizer([expression.text])[0]
+    assert [tiny.tokenizer.decode(row[list(tokens)].tolist()).strip() for tokens in places.values()] == [
+        "the table",
+        "the coffee table",
+    ]
+    states = tiny.encode_tokens([expression.text])
+    assert places[expression.anchors[0]] == tuple(states.covering(0, expression.anchors[0].chars))
+
+
+def test_mentions_that_fall_off_a_long_text_are_dropped() -> None:
+    tokenizer = open_clip.get_tokenizer("toy")  # 16 tokens, of which two are marks
+    text = " ".join(["the", "red", "chair"] + ["very"] * 10 + ["near", "the", "desk"])
+    cut = mentioned(text, (0, 3), (12, 15), (14, 16))
+    assert list(mention_tokens(tokenizer, cut).values()) == [(1, 2, 3), (13, 14)]
+    lost = mentioned(text, (14, 16), (0, 3))
+    assert lost.target not in mention_tokens(tokenizer, lost)
 
 
 # ---- foreign checkpoints
