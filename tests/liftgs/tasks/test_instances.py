@@ -16,7 +16,6 @@ from liftgs.tasks.instances import (
     VOID,
     InstanceScores,
     ScoredMasks,
-    average_precision,
     overlap,
     score_instances,
 )
@@ -247,10 +246,11 @@ def test_nothing_to_find_is_not_a_number() -> None:
     assert math.isnan(evaluate([(found, *truth(10))]).ap)
 
 
-def test_equal_scores_are_one_cut() -> None:
-    # one cut with precision 1/2 and recall 1, then (1, 0): weights 1/2 and 1/2
-    assert average_precision(np.array([True, False]), np.array([0.5, 0.5]), missed=0) == pytest.approx(0.75)
-    assert average_precision(np.array([False, True]), np.array([0.5, 0.5]), missed=0) == pytest.approx(0.75)
+@pytest.mark.parametrize("scores", [[0.5, 0.5, 0.5], [0.5, 0.5, 0.1]])
+def test_equal_scores_are_one_cut(scores: list[float]) -> None:
+    # one cut with precision 1/2 and recall 1, after (0, 1); what comes below changes no recall
+    found = predictions(spans(60, (0, 10), (20, 30), (45, 55)), scores, labels=[0, 0, 1])
+    assert evaluate([(found, *truth(60, (0, 10, 0), (20, 40, 1)))], classes=2).table[0, 1] == pytest.approx(0.75)
 
 
 def test_arrays_of_different_scenes_are_refused() -> None:
