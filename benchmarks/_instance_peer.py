@@ -1,7 +1,8 @@
 """Instance AP the usual way: records of each prediction and instance in dictionaries, by scene and class name.
 
 A straightforward writing of ScanNet's protocol, in the shape that the evaluators of the field share: one record per
-pair that overlaps, then loops over thresholds, classes, scenes, instances and predictions.
+pair that overlaps, then loops over thresholds, classes, scenes, instances and predictions. It is leaner than those it
+stands for: they clear the marks on their predictions once for every pair of classes, which is left out.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from liftgs.tasks.average_precision import PrecisionCurves
+from liftgs.tasks.verdicts import judge
 
 #: IoU thresholds in the order of `InstanceScores.table`: .25, then the nine whose mean is AP. The benchmark steps in
 #: floats, so its last two are .8500000000000003 and .9000000000000004; `>` is strict, and the rounding matters.
@@ -28,6 +29,9 @@ MIN_POINTS = 20
 
 #: The same as the benchmark has it, for masks over the vertices of its own meshes.
 MIN_VERTICES = 100
+
+#: Instance ids below this are looked up in a table, larger ones sorted. ScanNet200's reach 1,192,000.
+_TABLE_IDS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +145,18 @@ def overlap(
     if np.isnan(predictions.score).any():
         raise ValueError("a prediction's score is NaN")
     evaluated = (labels != VOID) & (instances != 0)
-    ids, first, instance = np.unique(np.where(evaluated, instances, 0), return_index=True, return_inverse=True)
+    ids, instance = _compact(np.where(evaluated, instances, 0))
     # One column per id, 0 = void among them if there is any: a mask's histogram over ids holds all that is asked.
-    instance = instance.astype(np.min_scalar_type(len(ids)))  # picking a mask's points is most of the work
+    # Picking a mask's points is most of the work, so it pays that they are small.
     shared = np.stack([np.bincount(instance[mask], minlength=len(ids)) for mask in predictions.masks] or [ids[:0]])
     shared = shared.reshape(len(predictions.masks), len(ids))
     points, is_truth = shared.sum(axis=1), ids != 0
+    label_of, instance = np.full(len(ids), VOID), instance.astype(np.intp)
+    label_of[instance] = labels
     kept = points[predictions.row] >= max(1, min_points)
     row = predictions.row[kept]
     return Overlaps(
-        truth_label=labels[first[is_truth]],
+        truth_label=label_of[is_truth],
         truth_points=np.bincount(instance, minlength=len(ids))[is_truth],
         label=predictions.label[kept],
         score=predictions.score[kept],
@@ -190,17 +196,18 @@ def judge_instances(scenes: Sequence[Overlaps], classes: int, min_points: int = 
     instances = np.zeros((len(scenes), classes), np.int64)
     verdicts = []
     for number, scene in enumerate(scenes):
-        counting = scene.truth_label[scene.truth_points >= min_points]
-        instances[number] = np.bincount(counting, minlength=classes)[:classes]
-        prediction, threshold, right = _judge(scene, min_points)
+        counts = scene.truth_points >= min_points
+        instances[number] = np.bincount(scene.truth_label[counts], minlength=classes)[:classes]
+        same = scene.label[:, None] == scene.truth_label
+        ignored = scene.void + (scene.shared * (same & ~counts)).sum(axis=1)
+        iou = np.where(same, scene.iou(), 0.0)
+        prediction, threshold, right = judge(iou, scene.score, ignored / scene.points, counts, THRESHOLDS)
         curve = scene.label[prediction] * len(THRESHOLDS) + threshold
         verdicts.append((curve, scene.score[prediction], right, np.full(len(right), number)))
     nothing = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64))
     curve, score, right, of_scene = (np.concatenate(column) for column in zip(nothing, *verdicts, strict=True))
-    known = (0 <= curve) & (curve < classes * len(THRESHOLDS))
-    curves = PrecisionCurves.rank(
-        curve[known], score[known], right[known], of_scene[known], classes * len(THRESHOLDS)
-    )
+    known = (curve >= 0) & (curve < classes * len(THRESHOLDS))
+    curves = PrecisionCurves.rank(curve[known], score[known], right[known], of_scene[known], classes * len(THRESHOLDS))
     return JudgedScenes(instances, curves)
 
 
@@ -226,45 +233,14 @@ def _mean(values: Float[np.ndarray, " c"]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _judge(
-    scene: Overlaps, min_points: int
-) -> tuple[Int[np.ndarray, " v"], Int[np.ndarray, " v"], Bool[np.ndarray, " v"]]:
-    """Prediction, threshold and whether it is right, of each verdict; a prediction may have none or several.
-
-    Below .5 a prediction may match several instances. As in the benchmark, instances choose in their order, and one
-    that is the first choice of an instance is no longer there for the next; the losers of a choice still are.
-    """
-    same = scene.label[:, None] == scene.truth_label
-    counts = scene.truth_points >= min_points
-    iou = np.where(same, scene.iou(), 0.0)
-    # All pairs that match at the lowest threshold, one row each, one column per threshold. By instance, then by
-    # prediction, which is the order of choice.
-    truth, prediction = np.nonzero(iou.T > min(THRESHOLDS))
-    matches = iou[prediction, truth][:, None] > THRESHOLDS
-    matched = _any_by(prediction, matches, len(scene.label))
-    ignored = scene.void + (scene.shared * same)[:, ~counts].sum(axis=1)
-    wrong = ~matched & ((ignored / scene.points)[:, None] <= THRESHOLDS)
-
-    found = matches & counts[truth][:, None]
-    chosen = np.zeros(wrong.shape, bool)
-    for rows in np.split(np.arange(len(truth)), np.flatnonzero(np.diff(truth)) + 1):
-        found[rows] &= ~chosen[prediction[rows]]
-        chosen[prediction[rows]] |= found[rows] & (np.cumsum(found[rows], axis=0) == 1)
-    rank = np.argsort(np.argsort(scene.score, kind="stable"))[prediction][:, None]
-    best = np.full((len(counts), len(THRESHOLDS)), -1)
-    np.maximum.at(best, truth, np.where(found, rank, -1))
-    pair, threshold = np.nonzero(found)
-    right = (rank == best[truth])[pair, threshold]
-    wrong_prediction, wrong_threshold = np.nonzero(wrong)
-    return (
-        np.concatenate([prediction[pair], wrong_prediction]),
-        np.concatenate([threshold, wrong_threshold]),
-        np.concatenate([right, np.zeros(len(wrong_prediction), bool)]),
-    )
-
-
-def _any_by(row: Int[np.ndarray, " r"], values: Bool[np.ndarray, "r t"], rows: int) -> Bool[np.ndarray, "p t"]:
-    """Whether any of the values of each row is true."""
-    result = np.zeros((rows, values.shape[1]), bool)
-    np.logical_or.at(result, row, values)
-    return result
+def _compact(ids: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
+    """The ids that occur, sorted, and the place of each point's id among them, in as few bytes as hold it."""
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= _TABLE_IDS:
+        present, place = np.unique(ids, return_inverse=True)
+        return present, place.astype(np.min_scalar_type(len(present)))
+    occurs = np.zeros(int(ids.max(initial=0)) + 1, bool)
+    occurs[ids] = True
+    present = np.flatnonzero(occurs)
+    table = np.zeros(len(occurs), np.min_scalar_type(len(present)))
+    table[present] = np.arange(len(present))
+    return present, table[ids]

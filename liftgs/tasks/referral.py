@@ -22,7 +22,9 @@ THRESHOLDS: tuple[float, ...] = (0.25, 0.5, 0.75)
 OTHERS = "others"
 
 #: ReferIt3D calls an utterance with one of these words view-dependent.
-VIEW_WORDS = frozenset("across back behind facing front left leftmost looking right rightmost".split())
+VIEW_WORDS = frozenset(
+    {"across", "back", "behind", "facing", "front", "left", "leftmost", "looking", "right", "rightmost"}
+)
 
 #: Lower and upper corner, metres.
 Box = Float[np.ndarray, "2 3"]
@@ -91,7 +93,7 @@ def is_hit(iou: float, threshold: float, inclusive: bool = False) -> bool:
 
 
 def groups_of(records: Iterable[Referral]) -> list[str]:
-    """"all", then the groups that occur, by name."""
+    """ "all", then the groups that occur, by name."""
     return ["all", *sorted({group for record in records for group in record.groups})]
 
 
