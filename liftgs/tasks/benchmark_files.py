@@ -23,7 +23,7 @@ from liftgs.tasks.scannet_classes import BenchmarkClasses
 _MASKS = "predicted_masks"
 #: Longest line of a mask: a 64-bit number and a line break of two bytes.
 _MAX_LINE_BYTES = 22
-_MAX_PREDICTIONS_BYTES = 1 << 24
+_MAX_LIST_BYTES = 1 << 24
 
 
 def write_predictions(folder: str, scene: str, predictions: ScoredMasks, classes: BenchmarkClasses) -> None:
@@ -75,29 +75,24 @@ def read_predictions(folder: str, scene: str, points: int, classes: BenchmarkCla
     """
     files, name = Folder(folder), f"{scene}.txt"
     uri = files.uri_of(name)
-    rows: dict[str, tuple[int, float]] = {}
-    for number, line in enumerate(_lines(files, name, _MAX_PREDICTIONS_BYTES), 1):
-        try:
-            path, label, score = line.split()
-            entry = int(label), float(score)
-        except ValueError:
-            entry = 0, math.nan
-        if math.isnan(entry[1]):
-            raise BadInput(uri, f"line {number} is not 'path label confidence': {line[:80]!r}")
-        if entry[0] not in classes.ids:
-            raise BadInput(
-                uri, f"line {number}: label {entry[0]} is none of the {len(classes)} evaluated classes; drop the line"
-            )
+    entries: dict[str, tuple[int, float]] = {}
+    for number, line in enumerate(_lines(files, name), 1):
+        if not line.strip():
+            continue
+        path, label, score = _entry(line, f"line {number}", uri)
+        if label not in classes.ids:
+            reason = f"label {label} is none of the {len(classes)} evaluated classes; drop the line, as evaluators do"
+            raise BadInput(uri, f"line {number}: {reason}")
         path = inside(files, path, name)
-        if path in rows:
+        if path in entries:
             raise BadInput(uri, f"line {number}: {path} was named before; evaluators would keep one of the two")
-        rows[path] = entry
-    masks = np.zeros((len(rows), points), bool)
-    for mask, path in zip(masks, rows, strict=True):
-        mask[:] = _integers(files, path, points) != 0
-    labels = np.array([label for label, _ in rows.values()], np.int64)
-    scores = np.array([score for _, score in rows.values()], np.float64)
-    return ScoredMasks(masks, np.arange(len(rows)), classes.index(labels), scores)
+        entries[path] = label, score
+    masks = [_integers(files, path, points) != 0 for path in entries]
+    labels = np.array([label for label, _ in entries.values()], np.int64)
+    scores = np.array([score for _, score in entries.values()], np.float64)
+    return ScoredMasks(
+        np.array(masks, bool).reshape(-1, points), np.arange(len(entries)), classes.index(labels), scores
+    )
 
 
 def read_ground_truth(uri: str, classes: BenchmarkClasses) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -122,16 +117,28 @@ def _mask_text(mask: Bool[np.ndarray, " n"]) -> bytes:
     return text.tobytes()
 
 
-def _lines(files: Folder, name: str, limit: int) -> list[str]:
+def _lines(files: Folder, name: str) -> list[str]:
     """Of a file that may be empty: a scene in which nothing was found."""
     with files.open(name) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise BadInput(files.uri_of(name), f"is larger than {limit:,} bytes")
+        data = file.read(_MAX_LIST_BYTES + 1)
+    if len(data) > _MAX_LIST_BYTES:
+        raise BadInput(files.uri_of(name), f"is larger than {_MAX_LIST_BYTES:,} bytes, so no list of predictions")
     try:
         return data.decode().splitlines()
     except UnicodeDecodeError:
         raise BadInput(files.uri_of(name), "not a text file (UTF-8)") from None
+
+
+def _entry(line: str, where: str, uri: str) -> tuple[str, int, float]:
+    """Path, label id and confidence."""
+    try:
+        path, label, score = line.split()
+        entry = path, int(label), float(score)
+    except ValueError:
+        entry = "", 0, math.nan
+    if not math.isfinite(entry[2]):
+        raise BadInput(uri, f"{where} is not 'path label confidence': {line[:80]!r}")
+    return entry
 
 
 def _integers(files: Folder, path: str, count: int) -> Int[np.ndarray, " n"]:
@@ -140,7 +147,8 @@ def _integers(files: Folder, path: str, count: int) -> Int[np.ndarray, " n"]:
         data = file.read(count * _MAX_LINE_BYTES + 1)
     values = _parse(data, uri)
     if len(values) != count:
-        raise BadInput(uri, f"has {len(values):,} or more lines, not one for each of the {count:,} vertices")
+        more = " or more" if len(values) > count else ""  # the rest of a long file was not read
+        raise BadInput(uri, f"has {len(values):,}{more} lines, not one for each of the {count:,} vertices")
     return values
 
 
@@ -152,4 +160,4 @@ def _parse(data: bytes, uri: str) -> Int[np.ndarray, " n"]:
         value_of = {token: int(token) for token in set(tokens)}
         return np.array([value_of[token] for token in tokens], np.int64)
     except (ValueError, OverflowError):
-        raise BadInput(uri, "holds something that is not one 64-bit integer a line") from None
+        raise BadInput(uri, "is not one integer a line") from None
