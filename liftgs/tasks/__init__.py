@@ -1,1 +1,1 @@
-"""What a grounding network is measured by: instance segmentation and referral in 3D. Knows no training and no files."""
+"""What a grounding network is measured by: instance segmentation and referral in 3D. Knows no training."""

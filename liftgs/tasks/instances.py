@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from liftgs.tasks.average_precision import PrecisionCurves
+from liftgs.tasks.verdicts import judge
+
 #: IoU thresholds in the order of `InstanceScores.table`: .25, then the nine whose mean is AP. The benchmark steps in
 #: floats, so its last two are .8500000000000003 and .9000000000000004; `>` is strict, and the rounding matters.
 THRESHOLDS: tuple[float, ...] = (0.25, *np.arange(0.5, 0.95, 0.05).tolist())
@@ -23,6 +26,12 @@ VOID = -1
 #: vertices are about 2 cm apart, which is 0.04 m2 of surface: 16 voxels of 5 cm if it is aligned with the grid, and
 #: half as many again if it slants.
 MIN_POINTS = 20
+
+#: The same as the benchmark has it, for masks over the vertices of its own meshes.
+MIN_VERTICES = 100
+
+#: Instance ids below this are looked up in a table, larger ones sorted. ScanNet200's reach 1,192,000.
+_TABLE_IDS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +98,24 @@ class InstanceScores:
     table: Float[np.ndarray, "c t"]
     instances: Int[np.ndarray, " c"]
 
+    def __getitem__(self, classes: Int[np.ndarray, " k"]) -> InstanceScores:
+        """Of some of the classes."""
+        return InstanceScores(self.table[classes], self.instances[classes])
+
     @property
     def ap(self) -> float:
         """Mean over classes and over IoU .50 to .90."""
-        return float(_mean(self.class_ap))
+        return _mean(self.class_ap)
 
     @property
     def ap50(self) -> float:
         """Mean over classes, at IoU .50."""
-        return float(_mean(self.table[:, THRESHOLDS.index(0.5)]))
+        return _mean(self.table[:, THRESHOLDS.index(0.5)])
 
     @property
     def ap25(self) -> float:
         """Mean over classes, at IoU .25."""
-        return float(_mean(self.table[:, THRESHOLDS.index(0.25)]))
+        return _mean(self.table[:, THRESHOLDS.index(0.25)])
 
     @property
     def class_ap(self) -> Float[np.ndarray, " c"]:
@@ -118,26 +131,32 @@ def overlap(
     Args:
         predictions: those with fewer than `min_points` points are left out.
         labels: class of each point, or `VOID`; the points of an instance have one label.
-        instances: id of each point's instance, unique in the scene; 0 = none, which is void as well.
+        instances: id of each point's instance, unique in the scene; 0 = none, which is void as well. Instances of a
+            class choose among predictions in the order of their ids.
         min_points: at least 1.
 
     Raises:
-        ValueError: arrays of different lengths.
+        ValueError: arrays of different lengths, or a score that is not a number.
     """
     if not predictions.masks.shape[1] == len(labels) == len(instances):
         raise ValueError(
             f"masks are over {predictions.masks.shape[1]} points, labels over {len(labels)}, instances {len(instances)}"
         )
+    if np.isnan(predictions.score).any():
+        raise ValueError("a prediction's score is NaN")
     evaluated = (labels != VOID) & (instances != 0)
-    ids, first, instance = np.unique(np.where(evaluated, instances, 0), return_index=True, return_inverse=True)
+    ids, instance = _compact(np.where(evaluated, instances, 0))
     # One column per id, 0 = void among them if there is any: a mask's histogram over ids holds all that is asked.
+    # Picking a mask's points is most of the work, so it pays that they are small.
     shared = np.stack([np.bincount(instance[mask], minlength=len(ids)) for mask in predictions.masks] or [ids[:0]])
     shared = shared.reshape(len(predictions.masks), len(ids))
     points, is_truth = shared.sum(axis=1), ids != 0
+    label_of, instance = np.full(len(ids), VOID), instance.astype(np.intp)
+    label_of[instance] = labels
     kept = points[predictions.row] >= max(1, min_points)
     row = predictions.row[kept]
     return Overlaps(
-        truth_label=labels[first[is_truth]],
+        truth_label=label_of[is_truth],
         truth_points=np.bincount(instance, minlength=len(ids))[is_truth],
         label=predictions.label[kept],
         score=predictions.score[kept],
@@ -145,6 +164,51 @@ def overlap(
         void=shared[row][:, ~is_truth].sum(axis=1),
         shared=shared[row][:, is_truth],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedScenes:
+    """Scenes of which every prediction is judged, so that any choice of them can be scored in milliseconds.
+
+    Attributes:
+        instances: how many of each class count, by scene.
+        curves: one per class and threshold.
+    """
+
+    instances: Int[np.ndarray, "s c"]
+    curves: PrecisionCurves
+
+    def score(self, times: Int[np.ndarray, " s"] | None = None) -> InstanceScores:
+        """AP of every class.
+
+        Args:
+            times: how often each scene counts; all once by default.
+        """
+        times = np.ones(len(self.instances), np.int64) if times is None else times
+        instances = times @ self.instances
+        areas = self.curves.areas(times).reshape(-1, len(THRESHOLDS))
+        table = np.where(instances[:, None] > 0, areas / np.maximum(instances, 1)[:, None], np.nan)
+        return InstanceScores(table, instances)
+
+
+def judge_instances(scenes: Sequence[Overlaps], classes: int, min_points: int = MIN_POINTS) -> JudgedScenes:
+    """Judge every prediction of every scene; see `score_instances`."""
+    instances = np.zeros((len(scenes), classes), np.int64)
+    verdicts = []
+    for number, scene in enumerate(scenes):
+        counts = scene.truth_points >= min_points
+        instances[number] = np.bincount(scene.truth_label[counts], minlength=classes)[:classes]
+        same = scene.label[:, None] == scene.truth_label
+        ignored = scene.void + (scene.shared * (same & ~counts)).sum(axis=1)
+        iou = np.where(same, scene.iou(), 0.0)
+        prediction, threshold, right = judge(iou, scene.score, ignored / scene.points, counts, THRESHOLDS)
+        curve = scene.label[prediction] * len(THRESHOLDS) + threshold
+        verdicts.append((curve, scene.score[prediction], right, np.full(len(right), number)))
+    nothing = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64))
+    curve, score, right, of_scene = (np.concatenate(column) for column in zip(nothing, *verdicts, strict=True))
+    known = (curve >= 0) & (curve < classes * len(THRESHOLDS))
+    curves = PrecisionCurves.rank(curve[known], score[known], right[known], of_scene[known], classes * len(THRESHOLDS))
+    return JudgedScenes(instances, curves)
 
 
 def score_instances(scenes: Sequence[Overlaps], classes: int, min_points: int = MIN_POINTS) -> InstanceScores:
@@ -157,47 +221,10 @@ def score_instances(scenes: Sequence[Overlaps], classes: int, min_points: int = 
 
     Args:
         scenes: from `overlap`, with the same `min_points`.
-        classes: how many there are.
+        classes: how many there are; predictions of other labels do not count.
         min_points: see `MIN_POINTS`; states how fine the points are, so it goes with the voxel size.
     """
-    table = np.full((classes, len(THRESHOLDS)), np.nan)
-    instances = np.zeros(classes, np.int64)
-    for label in range(classes):
-        of_class = [_of_class(scene, label) for scene in scenes]
-        of_class = [scene for scene in of_class if len(scene.label) or len(scene.truth_label)]
-        instances[label] = sum(int((scene.truth_points >= min_points).sum()) for scene in of_class)
-        if instances[label]:
-            ious = [scene.iou() for scene in of_class]
-            for column, threshold in enumerate(THRESHOLDS):
-                outcomes = [
-                    _match(scene, iou, threshold, min_points) for scene, iou in zip(of_class, ious, strict=True)
-                ]
-                right, scores, missed = zip(*outcomes, strict=True)
-                table[label, column] = average_precision(np.concatenate(right), np.concatenate(scores), sum(missed))
-    return InstanceScores(table, instances)
-
-
-def average_precision(right: Bool[np.ndarray, " p"], score: Float[np.ndarray, " p"], missed: int) -> float:
-    """The area under precision over recall, as ScanNet integrates it.
-
-    Points of the curve are the cuts at each distinct score, and (recall 0, precision 1); each weighs half the recall
-    between its neighbours, with the first recall standing in for what is left of it. 0 without predictions.
-
-    Args:
-        right: whether each prediction found an instance.
-        score: its confidence.
-        missed: instances that no prediction found at any score.
-    """
-    if not len(score):
-        return 0.0
-    order = np.argsort(score, kind="stable")
-    _, cuts = np.unique(score[order], return_index=True)
-    below = np.concatenate([[0], np.cumsum(right[order])])  # right ones before each position
-    found = below[-1] - below[cuts]
-    precision = np.append(found / (len(score) - cuts), 1.0)
-    recall = np.append(found / max(1, below[-1] + missed), 0.0)
-    neighbours = np.concatenate([recall[:1], recall, [0.0]])
-    return float(precision @ (neighbours[:-2] - neighbours[2:]) / 2)
+    return judge_instances(scenes, classes, min_points).score()
 
 
 def _mean(values: Float[np.ndarray, " c"]) -> float:
@@ -206,44 +233,14 @@ def _mean(values: Float[np.ndarray, " c"]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _of_class(scene: Overlaps, label: int) -> Overlaps:
-    mine, truth = scene.label == label, scene.truth_label == label
-    return Overlaps(
-        scene.truth_label[truth],
-        scene.truth_points[truth],
-        scene.label[mine],
-        scene.score[mine],
-        scene.points[mine],
-        scene.void[mine],
-        scene.shared[np.ix_(mine, truth)],
-    )
-
-
-def _match(
-    scene: Overlaps, iou: Float[np.ndarray, "p g"], threshold: float, min_points: int
-) -> tuple[Bool[np.ndarray, " k"], Float[np.ndarray, " k"], int]:
-    """One class in one scene: which predictions that count are right, their scores, and how many instances are missed.
-
-    Below .5 a prediction may match several instances. As in the benchmark, instances choose in their order, and one
-    that is the first choice of an instance is no longer there for the next; the losers of a choice still are.
-    """
-    matches = iou > threshold
-    counts = scene.truth_points >= min_points
-    taken = np.zeros(len(scene.label), bool)
-    right: list[bool] = []
-    scores: list[float] = []
-    missed = 0
-    for truth in np.flatnonzero(counts):
-        found = np.flatnonzero(matches[:, truth] & ~taken)
-        if not len(found):
-            missed += 1
-            continue
-        taken[found[0]] = True
-        ordered = np.sort(scene.score[found])[::-1]
-        scores += ordered.tolist()
-        right += [True] + [False] * (len(found) - 1)
-    ignored = scene.void + scene.shared[:, ~counts].sum(axis=1)
-    wrong = ~matches.any(axis=1) & (ignored / scene.points <= threshold)
-    scores += scene.score[wrong].tolist()
-    right += [False] * int(wrong.sum())
-    return np.array(right, bool), np.array(scores, np.float64), missed
+def _compact(ids: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
+    """The ids that occur, sorted, and the place of each point's id among them, in as few bytes as hold it."""
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= _TABLE_IDS:
+        present, place = np.unique(ids, return_inverse=True)
+        return present, place.astype(np.min_scalar_type(len(present)))
+    occurs = np.zeros(int(ids.max(initial=0)) + 1, bool)
+    occurs[ids] = True
+    present = np.flatnonzero(occurs)
+    table = np.zeros(len(occurs), np.min_scalar_type(len(present)))
+    table[present] = np.arange(len(present))
+    return present, table[ids]

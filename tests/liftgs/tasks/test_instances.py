@@ -1,4 +1,4 @@
-"""ScanNet's instance AP: against a slow version written from the protocol's text, and against cases worked by hand."""
+"""ScanNet's instance AP: against two slow versions written from the protocol's text, cases worked by hand, and laws."""
 
 from __future__ import annotations
 
@@ -9,55 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scored_scenes import Scored, evaluate, perfect, predictions, random_scenes, spans, truth
 
-from liftgs.tasks.instances import (
-    MIN_POINTS,
-    THRESHOLDS,
-    VOID,
-    InstanceScores,
-    ScoredMasks,
-    average_precision,
-    overlap,
-    score_instances,
-)
-
-Scene = tuple[ScoredMasks, np.ndarray, np.ndarray]
-
-
-def spans(n: int, *ranges: tuple[int, int]) -> np.ndarray:
-    """Masks over n points, each true in a half-open range."""
-    masks = np.zeros((len(ranges), n), bool)
-    for mask, (start, stop) in zip(masks, ranges, strict=True):
-        mask[start:stop] = True
-    return masks
-
-
-def predictions(masks: np.ndarray, scores: list[float], labels: list[int] | None = None) -> ScoredMasks:
-    label = np.zeros(len(masks), np.int64) if labels is None else np.array(labels, np.int64)
-    return ScoredMasks(masks, np.arange(len(masks)), label, np.array(scores, np.float64))
-
-
-def truth(n: int, *instances: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and ids over n points; each instance is (start, stop, label)."""
-    labels, ids = np.full(n, VOID), np.zeros(n, np.int64)
-    for number, (start, stop, label) in enumerate(instances, 1):
-        labels[start:stop], ids[start:stop] = label, number
-    return labels, ids
-
-
-def evaluate(scenes: list[Scene], classes: int = 1, min_points: int = 1) -> InstanceScores:
-    return score_instances([overlap(*scene, min_points) for scene in scenes], classes, min_points)
-
+from benchmarks import _instance_peer
+from liftgs.tasks.instances import MIN_POINTS, THRESHOLDS, VOID, ScoredMasks, judge_instances, overlap, score_instances
 
 # ---- an independent version: dictionaries and loops, one threshold and one class at a time
 
 
-def slow_table(scenes: list[Scene], classes: int, min_points: int) -> np.ndarray:
+def slow_table(scenes: list[Scored], classes: int, min_points: int) -> np.ndarray:
     thresholds = [0.25, *np.arange(0.5, 0.95, 0.05)]
     return np.array([[slow_ap(scenes, label, t, min_points) for t in thresholds] for label in range(classes)])
 
 
-def slow_ap(scenes: list[Scene], label: int, threshold: float, min_points: int) -> float:
+def slow_ap(scenes: list[Scored], label: int, threshold: float, min_points: int) -> float:
     outcomes: list[tuple[float, bool]] = []
     missed = total = 0
     for found, labels, ids in scenes:
@@ -111,41 +76,29 @@ def slow_area(outcomes: list[tuple[float, bool]], missed: int) -> float:
     return sum(p * (recalls[i] - recalls[i + 2]) / 2 for i, (p, _) in enumerate(curve))
 
 
-@st.composite
-def random_scenes(draw: st.DrawFn) -> tuple[list[Scene], int]:
-    """A few scenes of overlapping masks, with ties among scores, small instances and void."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    scenes = []
-    for _ in range(draw(st.integers(1, 3))):
-        n = int(rng.integers(20, 60))
-        ids = np.repeat(np.arange(n), rng.integers(1, 15, n))[:n]
-        ids = np.where(rng.random(n)[ids] < 0.2, 0, ids)
-        labels = rng.integers(VOID, 3, n)[ids]
-        masks = np.array([jitter(rng, ids) for _ in range(int(rng.integers(0, 9)))], bool).reshape(-1, n)
-        count = int(rng.integers(0, 20)) if len(masks) else 0
-        scores = rng.integers(0, 5, count) / 4
-        found = ScoredMasks(masks, rng.integers(0, max(1, len(masks)), count), rng.integers(0, 3, count), scores)
-        scenes.append((found, labels, ids))
-    return scenes, draw(st.integers(1, 8))
-
-
-def jitter(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
-    """About one or two of the instances."""
-    chosen = rng.choice(ids, int(rng.integers(1, 3)))
-    return np.isin(ids, chosen) ^ (rng.random(len(ids)) < 0.1)
-
-
 @settings(max_examples=80, deadline=None)
 @given(random_scenes())
-def test_agrees_with_the_slow_version(case: tuple[list[Scene], int]) -> None:
+def test_agrees_with_the_slow_version(case: tuple[list[Scored], int]) -> None:
     scenes, min_points = case
     table = evaluate(scenes, 3, min_points).table
     np.testing.assert_allclose(table, slow_table(scenes, 3, min_points), atol=1e-12)
 
 
+@settings(max_examples=300, deadline=None)
+@given(random_scenes())
+def test_agrees_with_the_usual_loops(case: tuple[list[Scored], int]) -> None:
+    scenes, min_points = case
+    records = [_instance_peer.assign(*scene, classes=3, min_points=min_points) for scene in scenes]
+    expected = _instance_peer.evaluate(records, 3, min_points)
+    np.testing.assert_allclose(evaluate(scenes, 3, min_points).table, expected, rtol=1e-12, atol=0)
+
+
+# ---- laws
+
+
 @settings(max_examples=25, deadline=None)
 @given(random_scenes())
-def test_neither_the_order_of_scenes_nor_the_scale_of_scores_matters(case: tuple[list[Scene], int]) -> None:
+def test_neither_the_order_of_scenes_nor_the_scale_of_scores_matters(case: tuple[list[Scored], int]) -> None:
     scenes, min_points = case
     scaled = [
         (ScoredMasks(found.masks, found.row, found.label, 3 * found.score + 1), labels, ids)
@@ -153,6 +106,92 @@ def test_neither_the_order_of_scenes_nor_the_scale_of_scores_matters(case: tuple
     ]
     expected = evaluate(scenes, 3, min_points).table
     np.testing.assert_allclose(evaluate(scaled, 3, min_points).table, expected, atol=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(random_scenes(), st.integers(0, 2**32 - 1))
+def test_the_order_of_points_does_not_matter(case: tuple[list[Scored], int], seed: int) -> None:
+    scenes, min_points = case
+    rng = np.random.default_rng(seed)
+    shuffled = []
+    for found, labels, ids in scenes:
+        order = rng.permutation(len(ids))
+        moved = ScoredMasks(found.masks[:, order], found.row, found.label, found.score)
+        shuffled.append((moved, labels[order], ids[order]))
+    np.testing.assert_array_equal(
+        evaluate(shuffled, 3, min_points).table, evaluate(scenes, 3, min_points).table, strict=True
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(random_scenes(), st.integers(0, 2**32 - 1))
+def test_from_half_on_the_order_of_predictions_and_of_instances_does_not_matter(
+    case: tuple[list[Scored], int], seed: int
+) -> None:
+    """At a quarter it does: which of two predictions an instance takes first is then a matter of order."""
+    scenes, min_points = case
+    rng = np.random.default_rng(seed)
+    shuffled = [
+        (found[rng.permutation(len(found))], labels, np.append(0, 1 + rng.permutation(ids.max()))[ids])
+        for found, labels, ids in scenes
+    ]
+    np.testing.assert_allclose(
+        evaluate(shuffled, 3, min_points).table[:, 1:], evaluate(scenes, 3, min_points).table[:, 1:], rtol=1e-12
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(random_scenes())
+def test_perfect_predictions_score_one_in_every_class_that_is_there(case: tuple[list[Scored], int]) -> None:
+    scenes, min_points = case
+    rng = np.random.default_rng(0)
+    scores = evaluate([(perfect(labels, ids, rng), labels, ids) for _, labels, ids in scenes], 3, min_points)
+    np.testing.assert_array_equal(np.isnan(scores.table).all(axis=1), scores.instances == 0)
+    assert (scores.table[scores.instances > 0] == 1).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(random_scenes(), st.data())
+def test_taking_out_a_prediction_that_touches_nothing_right_never_hurts(
+    case: tuple[list[Scored], int], data: st.DataObject
+) -> None:
+    scenes, min_points = case
+    before = evaluate(scenes, 3, min_points).table
+    at = data.draw(st.integers(0, len(scenes) - 1))
+    found, labels, ids = scenes[at]
+    reduced = overlap(found, labels, ids, min_points=1)
+    same = reduced.label[:, None] == reduced.truth_label
+    enough = found.masks[found.row].any(axis=1)
+    false = np.flatnonzero(enough)[~((reduced.iou() > THRESHOLDS[0]) & same).any(axis=1)]
+    if len(false):
+        fewer = found[np.arange(len(found)) != data.draw(st.sampled_from(false.tolist()))]
+        after = evaluate([*scenes[:at], (fewer, labels, ids), *scenes[at + 1 :]], 3, min_points).table
+        assert (np.nan_to_num(after) >= np.nan_to_num(before) - 1e-12).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(random_scenes(), st.data())
+def test_scenes_that_count_several_times_or_not_at_all_score_as_if_listed_so(
+    case: tuple[list[Scored], int], data: st.DataObject
+) -> None:
+    scenes, min_points = case
+    overlaps = [overlap(*scene, min_points) for scene in scenes]
+    times = data.draw(st.lists(st.integers(0, 3), min_size=len(scenes), max_size=len(scenes)))
+    listed = [scene for scene, count in zip(overlaps, times, strict=True) for _ in range(count)]
+    expected = score_instances(listed, 3, min_points)
+    scores = judge_instances(overlaps, 3, min_points).score(np.array(times))
+    np.testing.assert_allclose(scores.table, expected.table, rtol=1e-12)
+    np.testing.assert_array_equal(scores.instances, expected.instances)
+
+
+@settings(max_examples=25, deadline=None)
+@given(random_scenes())
+def test_ids_may_be_as_the_benchmark_makes_them_or_far_apart_or_negative(case: tuple[list[Scored], int]) -> None:
+    scenes, min_points = case
+    expected = evaluate(scenes, 3, min_points).table
+    for spread in (lambda ids: 1000 * ids + 1, lambda ids: ids * 10**15, lambda ids: ids - 10**9):
+        spread_out = [(found, labels, np.where(ids == 0, 0, spread(ids))) for found, labels, ids in scenes]
+        np.testing.assert_array_equal(evaluate(spread_out, 3, min_points).table, expected)
 
 
 # ---- worked by hand
@@ -242,15 +281,67 @@ def test_a_class_without_instances_does_not_count_and_one_without_predictions_is
     assert scores.ap50 == 0.5
 
 
+def test_below_half_an_instance_takes_the_first_prediction_that_it_is_offered_and_only_that_one() -> None:
+    """Two instances of 10 points; A covers 5 of each and 1 more, B is the second instance and 9 others.
+
+    At .25 (IoU of A with each 5/16, of B with the second 10/19): the first takes A, so the second is left B alone.
+    With B first in the list nothing changes for the first, but the second takes B, and A, taken, is no loser there.
+    """
+    masks = spans(60, (5, 15), (10, 20))
+    masks[0, 25] = masks[1, 30:39] = True
+    labels, ids = truth(60, (0, 10, 0), (10, 20, 0))
+    for order in ([0, 1], [1, 0]):
+        found = predictions(masks, [0.9, 0.5])[np.array(order)]
+        assert evaluate([(found, labels, ids)]).ap25 == 1
+    # A is free when it loses at the first instance: there it is false, and at the second it is right
+    lost = predictions(np.concatenate([spans(60, (0, 10)), masks[:1]]), [0.9, 0.5])
+    # verdicts: 0.9 right, 0.5 false, 0.5 right: cuts (1, 1/2), (2/3, 1): 1/2 + (1 + 2/3) / 4
+    assert evaluate([(lost, labels, ids)]).ap25 == pytest.approx(1 / 2 + 5 / 12)
+
+
+def test_a_repeated_prediction_is_false_once_more() -> None:
+    # scores .9, .8, .7 on one instance: right, false, false; recall is whole at the first cut
+    masks = spans(40, (0, 10), (0, 10), (0, 10))
+    assert evaluate([(predictions(masks, [0.7, 0.9, 0.8]), *truth(40, (0, 10, 0)))]).ap50 == 1
+    # on two instances, one found thrice: cuts (1, 1/2), then no recall is gained
+    two = truth(40, (0, 10, 0), (20, 30, 0))
+    assert evaluate([(predictions(masks, [0.7, 0.9, 0.8]), *two)]).ap50 == pytest.approx(1 / 2)
+    # and a later right one pays for the false ones: cuts (1, 1/2), (1/2, 1/2), (1/3, 1/2), (2/4, 1)
+    later = predictions(spans(40, (0, 10), (0, 10), (0, 10), (20, 30)), [0.9, 0.8, 0.7, 0.6])
+    assert evaluate([(later, *two)]).ap50 == pytest.approx(1 / 2 + (1 / 3 + 1 / 2) / 4)
+
+
+def test_the_rounding_of_the_thresholds_is_part_of_the_protocol() -> None:
+    """IoUs of exactly 17/20 and 18/20 do not exceed the 8th and the 9th step, whose floats lie above .85 and .9."""
+    for points, steps in ((17, 7), (18, 8)):
+        scores = evaluate([(predictions(spans(30, (0, points)), [1.0]), *truth(30, (0, 20, 0)))])
+        assert scores.table[0].tolist() == [1] * (1 + steps) + [0] * (9 - steps)
+
+
 def test_nothing_to_find_is_not_a_number() -> None:
     found = predictions(spans(10, (0, 5)), [0.5])
     assert math.isnan(evaluate([(found, *truth(10))]).ap)
 
 
-def test_equal_scores_are_one_cut() -> None:
-    # one cut with precision 1/2 and recall 1, then (1, 0): weights 1/2 and 1/2
-    assert average_precision(np.array([True, False]), np.array([0.5, 0.5]), missed=0) == pytest.approx(0.75)
-    assert average_precision(np.array([False, True]), np.array([0.5, 0.5]), missed=0) == pytest.approx(0.75)
+@pytest.mark.parametrize("scores", [[0.5, 0.5, 0.5], [0.5, 0.5, 0.1]])
+def test_equal_scores_are_one_cut(scores: list[float]) -> None:
+    # one cut with precision 1/2 and recall 1, after (0, 1); what comes below changes no recall
+    found = predictions(spans(60, (0, 10), (20, 30), (45, 55)), scores, labels=[0, 0, 1])
+    assert evaluate([(found, *truth(60, (0, 10, 0), (20, 40, 1)))], classes=2).table[0, 1] == pytest.approx(0.75)
+
+
+def test_no_scene_has_no_score() -> None:
+    assert np.isnan(score_instances([], 2).table).all()
+
+
+def test_predictions_of_no_class_of_the_benchmark_do_not_count() -> None:
+    found = predictions(spans(40, (0, 10), (20, 30), (20, 30)), [0.5, 0.9, 0.9], labels=[0, VOID, 1])
+    assert evaluate([(found, *truth(40, (0, 10, 0)))], classes=1).ap50 == 1
+
+
+def test_a_score_that_is_not_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="score is NaN"):
+        overlap(predictions(spans(10, (0, 5)), [math.nan]), *truth(10, (0, 5, 0)), 1)
 
 
 def test_arrays_of_different_scenes_are_refused() -> None:
