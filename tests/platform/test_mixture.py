@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from liftgs.scene import BadInput
 from liftgs_platform.mixture import BLOCK, CorpusSpec, Draw, Mixture, Order, apportion
 from liftgs_platform.reader import CorpusReader
-from liftgs_platform.spec import SpecError, build
+from liftgs_platform.spec import SpecError, build, plain
 
 SIZES, HASHES, WEIGHTS = (5, 17), ("ab12", "34cd"), (1.0, 3.0)
 
@@ -131,4 +131,4 @@ def test_corpora_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
 def test_weights_are_positive(weight: float) -> None:
     with pytest.raises(SpecError, match="weight must be positive"):
-        build(CorpusSpec, {"uri": "c", "weight": weight}, "job.yaml")
+        build(CorpusSpec, plain(CorpusSpec("c")) | {"weight": weight}, "job.yaml")

@@ -1,0 +1,153 @@
+"""One network, one labelled sample: instances by the names of classes, and the targets of expressions.
+
+What comes out is small and is all that any score needs, so samples can be evaluated anywhere, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from liftgs.model.liftgs import LiftGS
+from liftgs.sample import Sample
+from liftgs.scene import BadInput, Expression, SceneLabels
+from liftgs.tasks.instances import MIN_POINTS, VOID, Overlaps, ScoredMasks, overlap
+from liftgs.tasks.maps import beside, from_above, tint
+from liftgs.tasks.proposals import Answer, ProposalConfig, propose, select
+from liftgs.tasks.referral import Referral, box_iou, extremes
+from liftgs.tasks.zero_shot import LabelledCloud, class_phrases
+
+#: Phrases -> unit query embeddings.
+Encode = Callable[[Sequence[str]], Float[Tensor, "p f"]]
+
+
+@dataclass(frozen=True)
+class ExamConfig:
+    """What is asked, and how answers are counted.
+
+    Attributes:
+        min_points: smaller instances and predictions are ignored; see `MIN_POINTS`, and set 100 for ScanNet's vertices.
+        expressions_at_once: expressions that the network hears together, and that compete for the masks.
+        proposals: how masks become a list of instances.
+    """
+
+    min_points: int = MIN_POINTS
+    expressions_at_once: int = 8
+    proposals: ProposalConfig = field(default_factory=lambda: ProposalConfig(64, 500, 0.25))
+
+
+@dataclass(frozen=True, eq=False)
+class Paper:
+    """The answers of one network about one sample.
+
+    Attributes:
+        predictions: instances of the classes, best first.
+        overlaps: their comparison with the truth.
+        referrals: what became of each expression.
+        picture: the room from above | its instances, a colour per class | the best answers.
+    """
+
+    predictions: ScoredMasks
+    overlaps: Overlaps
+    referrals: list[Referral]
+    picture: UInt8[np.ndarray, "h w 3"]
+
+
+@torch.inference_mode()
+def examine(
+    model: LiftGS, sample: Sample, key: str, classes: Sequence[str], encode: Encode, config: ExamConfig = ExamConfig()
+) -> Paper:
+    """Ask a network for every class and every expression of a sample.
+
+    Args:
+        model: in evaluation mode.
+        sample: of a labelled corpus.
+        key: of the sample.
+        classes: what is evaluated; other kinds are void.
+        encode: words -> queries of this network.
+        config: see there.
+
+    Raises:
+        BadInput: the sample is damaged, or has no 3D labels.
+    """
+    labels, labelled = sample.labels, labelled_cloud(sample, key, classes)
+    assert labels is not None  # else there were no cloud
+    scene = model.encode([model.voxelise(labelled.cloud)])[0]
+    answer: Answer = partial(model.answer, scene)
+    queries = encode(class_phrases(classes)).to(model.device)
+    predictions = select(propose(answer, queries, config.proposals.queries_at_once), config.proposals)
+    found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
+    referrals = refer(answer, labelled, labels, encode, config.expressions_at_once)
+    return Paper(predictions, found, referrals, _picture(labelled, predictions))
+
+
+def labelled_cloud(sample: Sample, key: str, classes: Sequence[str]) -> LabelledCloud:
+    """A sample's cloud with the class of each point.
+
+    Raises:
+        BadInput: the sample is damaged, or has no 3D labels.
+    """
+    if sample.labels is None or sample.cloud.instances is None:
+        raise BadInput(sample.uri, "has no 3D labels to evaluate on; build the corpus from a labelled source")
+    ids = sample.cloud.instances
+    label_of = np.full(int(ids.max(initial=0)) + 1, VOID)
+    column = {name: number for number, name in enumerate(classes)}
+    for row in sample.labels.instances:
+        if row.kind in column and row.id < len(label_of):
+            label_of[row.id] = column[row.kind]
+    return LabelledCloud(key, sample.cloud, label_of[ids], ids)
+
+
+def refer(answer: Answer, labelled: LabelledCloud, labels: SceneLabels, encode: Encode, at_once: int) -> list[Referral]:
+    """The best answer to each expression against its target, box against box.
+
+    Boxes are the extremes of points of the same cloud: of the best mask, and of the target's points (the paper's
+    protocol, on sensor clouds). Expressions whose targets own no point are left out.
+    """
+    ids, xyz = labelled.instances, labelled.cloud.xyz
+    there = set(np.unique(ids).tolist())
+    asked = [one for one in labels.expressions if there.issuperset(one.target.instances)]
+    if not asked:
+        return []
+    found = propose(answer, encode([one.text for one in asked]), at_once)
+    kinds = {row.id: row.kind for row in labels.instances}
+    records = []
+    for number, expression in enumerate(asked):
+        mine = np.flatnonzero(found.label == number)
+        mask = found.masks[found.row[mine[0]]] if len(mine) else np.zeros(len(ids), bool)
+        truth = np.isin(ids, expression.target.instances)
+        iou = box_iou(extremes(xyz, mask), extremes(xyz, truth))
+        records.append(Referral(labelled.name, f"{number:04d}", iou, groups(expression, kinds)))
+    return records
+
+
+def groups(expression: Expression, kinds: Mapping[int, str]) -> tuple[str, ...]:
+    """What an expression's accuracy is reported under, beside "all".
+
+    Of ReferIt3D's: easy or hard, view-dependent or not, by the tags of its reader. Of those that have a relation, that.
+    Of all others, as ScanRefer does, whether anything of the target's kind is in the scene beside it.
+    """
+    difficulty, view = expression.tag("difficulty"), expression.tag("view")
+    if difficulty is not None and view is not None:
+        return (difficulty, f"view-{view}")
+    kind = kinds.get(expression.target.instances[0])
+    alone = sum(other == kind for other in kinds.values()) == 1
+    which = "unique" if alone else "multiple"
+    return (which, f"by {expression.relation}") if expression.relation else (which,)
+
+
+def _picture(labelled: LabelledCloud, predictions: ScoredMasks) -> UInt8[np.ndarray, "h w 3"]:
+    """As many of the best answers as there are instances; each class has a colour, for truth and answers alike."""
+    ids, first = np.unique(np.where(labelled.labels != VOID, labelled.instances, 0), return_index=True)
+    ids, first = ids[ids != 0], first[ids != 0]
+    shown = predictions[: len(ids)]
+    order = np.arange(len(shown))[::-1]  # the best is drawn last
+    truth = tint(labelled.cloud.rgb, labelled.instances == ids[:, None], labelled.labels[first])
+    answers = tint(labelled.cloud.rgb, shown.masks[shown.row[order]], shown.label[order])
+    return beside(from_above(labelled.cloud.xyz), labelled.cloud.rgb, truth, answers)
