@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from liftgs.readers.cameras import make_camera
-from liftgs.readers.distortion import NO_DISTORTION, Distortion, ideal_intrinsics, undistort_depth, undistort_photo
+from liftgs.readers.distortion import NO_DISTORTION, Lens, ideal_intrinsics, undistort_depth, undistort_photo
 from liftgs.readers.files import Folder
 from liftgs.readers.images import decode_depth, decode_photo, image_size
 from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
@@ -55,7 +55,7 @@ class FrameFiles:
     depth: str | None = None
     depth_units_per_m: float = 1000.0
     depth_K: Float[np.ndarray, "3 3"] | None = None
-    distortion: Distortion = NO_DISTORTION
+    distortion: Lens = NO_DISTORTION
 
 
 def load_frame(folder: Folder, frame_id: str, files: FrameFiles) -> Frame:
