@@ -11,6 +11,8 @@ from liftgs.readers.files import Folder
 from liftgs.readers.folder import FolderScene
 from liftgs.readers.nerfstudio import NerfstudioScene
 from liftgs.readers.options import DEFAULT_OPTIONS, FORMATS, ReaderOptions
+from liftgs.readers.scannet import ScanNetScene
+from liftgs.readers.scannetpp import ScanNetppScene
 from liftgs.readers.tum import TumScene
 from liftgs.scene import BadInput, Scene
 
@@ -19,7 +21,8 @@ __all__ = ["FORMATS", "ReaderOptions", "list_scenes", "open_scene"]
 _PROCEDURAL = "procedural:"
 _LOOKED_FOR = (
     "transforms.json (nerfstudio); rgb.txt, depth.txt and groundtruth.txt (TUM); *.pose.txt or color/ and pose/ "
-    "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP)"
+    "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP); a .sens "
+    "file (ScanNet); iphone/ or dslr/ beside scans/ (ScanNet++)"
 )
 
 
@@ -83,7 +86,8 @@ def _matches(folder: Folder, entries: dict[str, bool], wanted: str) -> bool:
 
 def _detect(folder: Folder, entries: dict[str, bool]) -> str | None:
     """The most specific marker first: a nerfstudio folder often holds the COLMAP model that it was made from."""
-    return next((name for name in ("nerfstudio", "tum", "folder", "colmap") if _is(name, folder, entries)), None)
+    names = ("scannet", "scannetpp", "nerfstudio", "tum", "folder", "colmap")
+    return next((name for name in names if _is(name, folder, entries)), None)
 
 
 def _is(name: str, folder: Folder, entries: dict[str, bool]) -> bool:
@@ -96,6 +100,10 @@ def _is(name: str, folder: Folder, entries: dict[str, bool]) -> bool:
             return FolderScene.recognises(entries)
         case "colmap":
             return ColmapScene.find(folder, entries) is not None
+        case "scannet":
+            return ScanNetScene.recognises(entries)
+        case "scannetpp":
+            return ScanNetppScene.recognises(entries)
     raise ValueError(f"unknown format {name!r}")
 
 
@@ -109,4 +117,8 @@ def _build(name: str, folder: Folder, options: ReaderOptions) -> Scene:
             return FolderScene(folder, options)
         case "colmap":
             return ColmapScene(folder, options)
+        case "scannet":
+            return ScanNetScene(folder, options)
+        case "scannetpp":
+            return ScanNetppScene(folder, options)
     raise ValueError(f"unknown format {name!r}")

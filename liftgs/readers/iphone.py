@@ -21,22 +21,20 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from liftgs.readers.cameras import make_camera
-from liftgs.readers.files import Folder, natural_order
+from liftgs.readers.files import natural_order
+from liftgs.readers.frames import FolderBacked
 from liftgs.readers.images import decode_depth, decode_photo
 from liftgs.readers.iphone_depth import DepthFile
 from liftgs.readers.video_frames import VideoFrames
-from liftgs.scene import BadInput, Camera, Frame
+from liftgs.scene import BadInput, Frame
 
 _POSES = "iphone/pose_intrinsic_imu.json"
 _VIDEOS = ("rgb.mkv", "rgb.mp4")
 _SIZE = (1920, 1440)
 
 
-class Iphone:
-    """Frames of one scan."""
-
-    def __init__(self, folder: Folder):
-        self._folder = folder
+class Iphone(FolderBacked):
+    """Frames of one scan. The scene's folder is the one that holds `iphone/`."""
 
     def frame_ids(self) -> Sequence[str]:
         """`frame_000000` and on: the extracted photos, or else the frames that have an entry in the list of poses."""

@@ -1,4 +1,4 @@
-"""Files that are a chain of records, each of which says how long it is. Found by seeking; one record is held at a time."""
+"""Files that are a chain of records, each of which says how long it is: found by seeking, held one at a time."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ class Records:
         except ValueError as fault:
             raise self._fault(number, wanted, str(fault)) from None
         if body + length > self._size:
-            reason = (
-                f"truncated or corrupt: it says that it ends at byte {body + length}, but the file has {self._size}"
-            )
+            reason = f"truncated or corrupt: it would end at byte {body + length}, but the file has {self._size}"
             raise self._fault(number, wanted, reason)
         return body + length
 

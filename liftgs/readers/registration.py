@@ -18,8 +18,8 @@ def register_depth(
 ) -> Float32[np.ndarray, "h w"]:
     """The depth map as the photo's camera would have measured it; 0 where it sees what the depth camera did not.
 
-    From one place, each pixel takes the depth of the nearest one. From two, each point is moved, and the nearest point
-    wins a pixel; where surfaces come closer by that, pixels stay empty.
+    From one place, each pixel takes the depth of the nearest one. From two, each point is moved, and where several come
+    to one pixel the foremost wins.
 
     Args:
         depth: metres, 0 = invalid.
@@ -30,7 +30,10 @@ def register_depth(
     if np.allclose(depth_to_photo, np.eye(4), atol=1e-6):
         return undistort_depth(depth, depth_K, NO_DISTORTION, photo_K)
     height, width = depth.shape
-    points, _ = unproject(depth, Camera(depth_K, depth_to_photo, width, height))
+    camera = Camera(depth_K, depth_to_photo, width, height)
+    # As many points per pixel as it takes for the photo's camera, if its focal length is longer, to see no gaps.
+    finer = 1 + int(np.max(photo_K[[0, 1], [0, 1]] / depth_K[[0, 1], [0, 1]]))
+    points, _ = unproject(depth.repeat(finer, 0).repeat(finer, 1), camera)
     pixels, z = project(points.astype(np.float64), Camera(photo_K, np.eye(4), width, height))
     inside = (z > 0) & (pixels >= 0).all(1) & (pixels < (width, height)).all(1)
     column, row = pixels[inside].astype(np.int64).T

@@ -45,8 +45,10 @@ def read_label_table(uri: str) -> dict[str, ScanNetLabel]:
     table = {}
     for row in rows:
         try:
-            label = ScanNetLabel(int(row["id"]), int(row["nyu40id"] or 0), row["category"])
-        except (TypeError, ValueError):
-            raise BadInput(uri, f"line {rows.line_num}: id and nyu40id must be whole numbers") from None
-        table[row["raw_category"]] = label
+            word, category, number, nyu40 = (row[column] for column in _COLUMNS)
+            table[word] = ScanNetLabel(int(number), int(nyu40.strip() or 0), category)
+        except (AttributeError, TypeError, ValueError):  # of a row that ends early, the rest is None
+            raise BadInput(
+                uri, f"line {rows.line_num}: needs {', '.join(_COLUMNS)}; the last two are numbers"
+            ) from None
     return table

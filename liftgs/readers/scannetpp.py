@@ -8,9 +8,9 @@ a room, and `scans/`, what a laser scanner saw of it.
     dslr/resized_images/*.JPG       fisheye photos, undistorted here; posed by dslr/nerfstudio/transforms.json
     dslr/undistorted_images/*.JPG   the same, if the toolkit undistorted them (nerfstudio/transforms_undistorted.json)
 
-`ReaderOptions.scannetpp_camera` says which photos to take where both are there. There is no depth for those of the DSLR.
-Photos that the release marks as bad (blurred, in shadow), and those that it holds back to test view synthesis, are no
-frames. Without `scans/`, as in the hidden test set, only the iPhone's frames have geometry: their fused depth.
+`ReaderOptions.scannetpp_camera` says which photos to take where both are there. Photos of the DSLR have no depth; those
+that the release marks as bad (blurred, in shadow), or holds back to test view synthesis, are no frames. Without
+`scans/`, as in the hidden test set, only the iPhone's frames have geometry: their fused depth.
 
 Poses of the DSLR are nerfstudio's: OpenGL axes, in a world whose x and y are swapped and whose z is turned round, as
 nerfstudio does to COLMAP's. Both are undone, so that photos and mesh are in one frame, z up. Masks of what was made
@@ -23,31 +23,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from liftgs.readers.files import Folder, natural_order
+from liftgs.readers.files import natural_order
 from liftgs.readers.frames import FolderBacked, FrameFiles, load_frame
 from liftgs.readers.iphone import Iphone
 from liftgs.readers.objects import with_objects
 from liftgs.readers.ply import read_ply
 from liftgs.readers.transforms import Transforms
-from liftgs.scene import BadInput, Frame, Instance, PointCloud, SceneLabels
+from liftgs.scene import BadInput, Frame, Instance, PointCloud, Scene, SceneLabels
 
 _MESH = "scans/mesh_aligned_0.05.ply"
 _SEGMENTS = "scans/segments.json"
 _OBJECTS = "scans/segments_anno.json"
 #: the world of transforms.json -> that of the mesh, and back: (x, y, z) -> (y, x, -z)
 _NERFSTUDIO_TO_MESH = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
-
-
-class Camera(Protocol):
-    """What a half of a scan has of a `Scene`."""
-
-    def frame_ids(self) -> Sequence[str]: ...
-    def frame_uri(self, frame_id: str) -> str: ...
-    def load(self, frame_id: str) -> Frame: ...
 
 
 class ScanNetppScene(FolderBacked):
@@ -86,16 +78,16 @@ class ScanNetppScene(FolderBacked):
         return self._folder.entries()
 
     @cached_property
-    def _camera(self) -> Camera:
+    def _camera(self) -> Scene:
         there = [name for name in ("iphone", "dslr") if self._entries.get(name)]
         if not there:
             raise BadInput(self.uri, "has neither iphone/ nor dslr/: there are no photos")
         wanted = self._options.scannetpp_camera
-        return Iphone(self._folder) if (wanted if wanted in there else there[0]) == "iphone" else _Dslr(self._folder)
+        return Iphone(self._folder) if (wanted if wanted in there else there[0]) == "iphone" else Dslr(self._folder)
 
     @cached_property
     def _annotated(self) -> tuple[PointCloud | None, tuple[Instance, ...] | None]:
-        if not self._entries.get("scans") and isinstance(self._camera, Iphone):
+        if isinstance(self._camera, Iphone) and not self._folder.has(_MESH):
             return None, None
         cloud = read_ply(self._folder, _MESH)
         if not self._folder.has(_OBJECTS):
@@ -103,19 +95,19 @@ class ScanNetppScene(FolderBacked):
         return with_objects(cloud, self._folder, _SEGMENTS, _OBJECTS)
 
 
-class _Dslr:
+class Dslr(FolderBacked):
     """Photos of the DSLR."""
 
-    def __init__(self, folder: Folder):
-        self._folder = folder
-
     def frame_ids(self) -> Sequence[str]:
+        """Names of the photos, in natural order."""
         return self._ids
 
     def frame_uri(self, frame_id: str) -> str:
+        """The photo's file."""
         return self._folder.uri_of(f"{self._photos}/{frame_id}")
 
     def load(self, frame_id: str) -> Frame:
+        """See `Scene.load`."""
         entry = self._frames.get(frame_id)
         if entry is None:
             raise BadInput(self._index.uri, f"there is no frame {frame_id!r}")
@@ -145,7 +137,10 @@ class _Dslr:
 
     @cached_property
     def _frames(self) -> dict[str, dict[str, Any]]:
-        return {name: entry for name, entry in self._index.frames.items() if entry.get("is_bad") is not True}
+        held_back = self._index.meta.get("test_frames") or []
+        names = {entry.get("file_path") for entry in held_back if isinstance(entry, dict)}
+        entries = self._index.frames.items()
+        return {name: entry for name, entry in entries if entry.get("is_bad") is not True and name not in names}
 
     @cached_property
     def _ids(self) -> list[str]:
