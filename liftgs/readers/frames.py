@@ -70,7 +70,7 @@ def load_frame(folder: Folder, frame_id: str, files: FrameFiles) -> Frame:
     if files.size is not None and size != files.size:
         raise BadInput(photo_uri, f"the photo is {_px(size)}, but the scene's intrinsics are for {_px(files.size)}")
     camera = make_camera(files.K, files.cam_to_world, size, intrinsics_uri, folder.uri_of(files.pose_path))
-    _check_centre(files.K, size, photo_uri, intrinsics_uri)
+    check_centre(files.K, size, photo_uri, intrinsics_uri)
     depth = None
     if files.depth is not None:
         depth = _load_depth(folder, files, size)
@@ -135,8 +135,12 @@ def _undistorted(
     return photo, undistort_depth(depth, scale @ files.K, files.distortion, scale @ ideal)
 
 
-def _check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], photo_uri: str, intrinsics_uri: str) -> None:
-    """Intrinsics for another resolution give themselves away by where they put the image's centre."""
+def check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], photo_uri: str, intrinsics_uri: str) -> None:
+    """Intrinsics for another resolution give themselves away by where they put the image's centre.
+
+    Raises:
+        BadInput: they do.
+    """
     cx, cy = K[0, 2] / size[0], K[1, 2] / size[1]
     if not (0.25 <= cx <= 0.75 and 0.25 <= cy <= 0.75):
         raise BadInput(

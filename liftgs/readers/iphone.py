@@ -22,7 +22,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from liftgs.readers.cameras import make_camera
 from liftgs.readers.files import natural_order
-from liftgs.readers.frames import FolderBacked
+from liftgs.readers.frames import FolderBacked, check_centre
 from liftgs.readers.images import decode_depth, decode_photo
 from liftgs.readers.iphone_depth import DepthFile
 from liftgs.readers.video_frames import VideoFrames
@@ -59,6 +59,7 @@ class Iphone(FolderBacked):
             raise BadInput(uri, f"the photo is {size[0]}x{size[1]}, but intrinsics are for {_SIZE[0]}x{_SIZE[1]}")
         poses_uri = self._folder.uri_of(_POSES)
         original = make_camera(K, cam_to_world, _SIZE, poses_uri, f"{poses_uri}#{frame_id}")
+        check_centre(K, _SIZE, poses_uri, f"{poses_uri}#{frame_id}")
         depth = self._depth(frame_id, number)
         if not depth.any():
             raise BadInput(uri, "depth has no valid pixel")

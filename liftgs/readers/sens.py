@@ -23,6 +23,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from liftgs.readers.cameras import check_rigid, make_camera, pinhole
 from liftgs.readers.files import Folder
+from liftgs.readers.frames import check_centre
 from liftgs.readers.images import MAX_PIXELS, decode_photo
 from liftgs.readers.records import Records
 from liftgs.scene import BadInput
@@ -181,7 +182,9 @@ class SensFile:
 
     def _intrinsics(self, matrix: Float[np.ndarray, "4 4"], size: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
         K = pinhole(matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5)
-        return make_camera(K, np.eye(4), size, self.uri, self.uri).K
+        K = make_camera(K, np.eye(4), size, self.uri, self.uri).K
+        check_centre(K, size, self.uri, "its header")
+        return K
 
     def _photo(self, data: bytes, uri: str) -> tuple[UInt8[np.ndarray, "h w 3"], bytes | None]:
         width, height = self.header.photo_size

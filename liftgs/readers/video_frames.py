@@ -14,6 +14,9 @@ from liftgs.readers.files import Folder
 from liftgs.readers.images import MAX_PIXELS
 from liftgs.scene import BadInput
 
+#: no codec here shows a frame later than this many others that are stored behind it
+_REORDERED = 16
+
 
 class VideoFrames:
     """Random access to a video's frames, in the order in which they are shown.
@@ -97,7 +100,7 @@ class VideoFrames:
                         key_times.append(packet.pts)
         except _av().FFmpegError:
             pass  # truncated: the frames before the cut are good, and those behind it are not there
-        return sorted(times), sorted(key_times)
+        return _in_order(times), sorted(key_times)
 
     @property
     def _times(self) -> list[int]:
@@ -106,6 +109,21 @@ class VideoFrames:
     @property
     def _key_times(self) -> list[int]:
         return self._packets[1]
+
+
+def _in_order(times: list[int]) -> list[int]:
+    """Sorted, without what follows a gap near the end.
+
+    Frames are stored in another order than they are shown in; where a file was cut, a late one may be there without
+    those before it, and would go by the number of one of them.
+    """
+    times = sorted(times)
+    if len(times) > 2:
+        steps = np.diff(times)
+        late = np.flatnonzero(steps[-_REORDERED:] > 1.5 * np.median(steps))
+        if len(late):
+            return times[: max(0, len(steps) - _REORDERED) + int(late[0]) + 1]
+    return times
 
 
 def _av() -> Any:

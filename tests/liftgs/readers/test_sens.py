@@ -124,7 +124,11 @@ HEADERS = {
     "no depth unit": ({"units_per_m": 1.0, "depth_shift": 0.0}, "0.0 depth units per metre"),
     "NaN depth unit": ({"units_per_m": 1.0, "depth_shift": np.nan}, "nan depth units per metre"),
     "absurd photo K": ({"photo_K": np.eye(4)}, "absurd intrinsics: focal lengths"),
-    "absurd depth K": ({"depth_K": matrix4(DEPTH_K) * np.inf}, "intrinsics are not a finite"),
+    "NaN depth K": ({"depth_K": np.full((4, 4), np.nan)}, "intrinsics are not a finite"),
+    "photo K of twice the size": (
+        {"photo_K": np.diag([2.0, 2, 1, 1]) @ matrix4(K)},
+        "these intrinsics are for another",
+    ),
     "mirrored rig": ({"depth_extrinsic": np.diag([1.0, 1, -1, 1])}, "extrinsic matrix of the depth camera is no rot"),
     "singular rig": ({"depth_extrinsic": np.zeros((4, 4))}, "extrinsic matrix of the depth camera is no rotation"),
 }
