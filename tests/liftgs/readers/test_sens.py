@@ -127,7 +127,7 @@ HEADERS = {
     "NaN depth K": ({"depth_K": np.full((4, 4), np.nan)}, "intrinsics are not a finite"),
     "photo K of twice the size": (
         {"photo_K": np.diag([2.0, 2, 1, 1]) @ matrix4(K)},
-        "these intrinsics are for another",
+        "are for another size",
     ),
     "mirrored rig": ({"depth_extrinsic": np.diag([1.0, 1, -1, 1])}, "extrinsic matrix of the depth camera is no rot"),
     "singular rig": ({"depth_extrinsic": np.zeros((4, 4))}, "extrinsic matrix of the depth camera is no rotation"),

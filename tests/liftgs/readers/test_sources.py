@@ -4,9 +4,11 @@ import fsspec
 import numpy as np
 import pytest
 from box_room import write_files
+from scannet_files import ID, scan
 from test_colmap import reconstruction, text
 from test_folder import openmask3d, seven_scenes
 from test_nerfstudio import files_of, meta
+from test_scannetpp import iphone, scans
 from test_tum import sequence
 
 from liftgs.chunks import load_chunk, plan_chunks
@@ -15,6 +17,8 @@ from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import natural_order, safe_name
 from liftgs.readers.folder import FolderScene
 from liftgs.readers.nerfstudio import NerfstudioScene
+from liftgs.readers.scannet import ScanNetScene
+from liftgs.readers.scannetpp import ScanNetppScene
 from liftgs.readers.tum import TumScene
 from liftgs.scene import BadInput
 
@@ -24,6 +28,8 @@ FORMATS = {
     "tum": (sequence, TumScene),
     "studio": (lambda: files_of(meta()), NerfstudioScene),
     "colmap": (lambda: reconstruction(text(count=10)), ColmapScene),
+    ID: (scan, ScanNetScene),
+    "phone": (lambda: iphone() | scans(), ScanNetppScene),
 }
 
 
@@ -112,8 +118,8 @@ def test_numbers_sort_by_value():
 
 
 def test_an_unknown_format_is_refused():
-    with pytest.raises(ValueError, match="unknown format 'scannet'; choose one of auto, folder"):
-        ReaderOptions(format="scannet")
+    with pytest.raises(ValueError, match="unknown format 'scanet'; choose one of auto, folder"):
+        ReaderOptions(format="scanet")
 
 
 def test_a_frame_that_does_not_exist_is_bad_input(source):
