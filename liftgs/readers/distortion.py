@@ -140,10 +140,8 @@ def undistort_depth(
 
     Also moves a depth map between two pinhole cameras at one place (`distortion` = none). Pixels from outside are 0.
     """
-    rows, columns = _source_pixels(_key(K), distortion, _key(ideal), depth.shape)
-    row, column = np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64)
-    inside = (row >= 0) & (row < depth.shape[0]) & (column >= 0) & (column < depth.shape[1])
-    return np.where(inside, depth[row.clip(0, depth.shape[0] - 1), column.clip(0, depth.shape[1] - 1)], np.float32(0))
+    nearest = _nearest_pixels(_key(K), distortion, _key(ideal), depth.shape)
+    return np.append(depth.ravel(), np.float32(0)).take(nearest)
 
 
 def _border(K: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Float[np.ndarray, "2 n"]:
@@ -180,6 +178,17 @@ def _source_pixels(
     xd, yd = distortion.distort(*np.meshgrid(x, y))
     fx, fy, cx, cy = K
     return (yd * fy + cy - 0.5).astype(np.float32), (xd * fx + cx - 0.5).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _nearest_pixels(
+    K: tuple[float, ...], distortion: Lens, ideal: tuple[float, ...], shape: tuple[int, int]
+) -> Shaped[np.ndarray, "h w"]:
+    """Flat index in the distorted image of the pixel nearest to each of the ideal one; h * w where that is outside."""
+    rows, columns = _source_pixels(K, distortion, ideal, shape)
+    row, column = np.rint(rows).astype(np.int64), np.rint(columns).astype(np.int64)
+    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    return np.where(inside, row * shape[1] + column, shape[0] * shape[1])
 
 
 def _key(K: Float[np.ndarray, "3 3"]) -> tuple[float, float, float, float]:
