@@ -14,6 +14,8 @@ from liftgs.readers.folder import FolderScene
 from liftgs.readers.frames import FolderBacked
 from liftgs.readers.nerfstudio import NerfstudioScene
 from liftgs.readers.options import DEFAULT_OPTIONS, FORMATS, ReaderOptions
+from liftgs.readers.scannet import ScanNetScene
+from liftgs.readers.scannetpp import ScanNetppScene
 from liftgs.readers.taskonomy import TaskonomyScene
 from liftgs.readers.tum import TumScene
 from liftgs.scene import BadInput, Scene
@@ -26,6 +28,8 @@ _READERS: dict[str, type[FolderBacked]] = {
     "arkitscenes": ArkitScene,
     "ase": AseScene,
     "taskonomy": TaskonomyScene,
+    "scannet": ScanNetScene,
+    "scannetpp": ScanNetppScene,
     "nerfstudio": NerfstudioScene,
     "tum": TumScene,
     "folder": FolderScene,
@@ -35,7 +39,8 @@ _LOOKED_FOR = (
     "lowres_wide/, lowres_depth/ and lowres_wide.traj (ARKitScenes); rgb/, depth/ and trajectory.csv (Aria Synthetic "
     "Environments); rgb/, point_info/ and depth_zbuffer/ or depth_euclidean/ (Taskonomy); "
     "transforms.json (nerfstudio); rgb.txt, depth.txt and groundtruth.txt (TUM); *.pose.txt or color/ and pose/ "
-    "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP)"
+    "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP); a .sens "
+    "file (ScanNet); iphone/ or dslr/ beside scans/ (ScanNet++)"
 )
 
 

@@ -85,6 +85,18 @@ def pose(R: Float[np.ndarray, "3 3"], t: Float[np.ndarray, " 3"]) -> Float[np.nd
     return matrix
 
 
+def check_rigid(matrix: Float[np.ndarray, "4 4"], uri: str, what: str) -> None:
+    """That a matrix only turns and moves.
+
+    Raises:
+        BadInput: it is not finite, or scales, shears or mirrors.
+    """
+    R = matrix[:3, :3]
+    finite = np.isfinite(matrix).all()
+    if not finite or not np.allclose(R @ R.T, np.eye(3), atol=1e-2) or np.linalg.det(R) < 0:
+        raise BadInput(uri, f"{what} is no rotation and translation: {matrix.tolist()}")
+
+
 def make_camera(
     K: Float[np.ndarray, "3 3"],
     cam_to_world: Float[np.ndarray, "4 4"],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
 import re
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 import fsspec
 
@@ -93,6 +94,44 @@ class Folder:
         except OSError:  # object stores refuse a range of an empty file; for what else it may be, see `read`
             data = b""
         return bytes(data) or self.read(relative)
+
+    def size(self, relative: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            BadInput: missing.
+        """
+        try:
+            return int(self._fs.size(self._path(relative)))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadInput(self.uri_of(relative), "the file is missing") from None
+
+    def part(self, relative: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of a file, in one request.
+
+        Raises:
+            BadInput: missing, or the file has no byte there or fewer of them.
+        """
+        try:
+            data = bytes(self._fs.cat_file(self._path(relative), start=start, end=stop)) if stop > start else b""
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise BadInput(self.uri_of(relative), "the file is missing") from None
+        if len(data) < stop - start:
+            raise BadInput(self.uri_of(relative), f"truncated: byte {start + len(data)} is not there")
+        return data
+
+    def json(self, relative: str) -> Any:
+        """The content of a JSON file.
+
+        Raises:
+            BadInput: missing, empty, not text or not JSON.
+        """
+        try:
+            return json.loads(self.text(relative))
+        except BadInput:  # is a ValueError too
+            raise
+        except (ValueError, RecursionError) as fault:
+            raise BadInput(self.uri_of(relative), f"not valid JSON ({fault})") from None
 
     def text(self, relative: str) -> str:
         """The content of a text file.

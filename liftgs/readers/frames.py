@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from liftgs.readers.cameras import make_camera, pinhole
-from liftgs.readers.distortion import NO_DISTORTION, Distortion, ideal_intrinsics, undistort_depth, undistort_photo
+from liftgs.readers.distortion import NO_DISTORTION, Lens, ideal_intrinsics, undistort_depth, undistort_photo
 from liftgs.readers.files import Folder
 from liftgs.readers.images import decode_depth, decode_photo, image_size
 from liftgs.readers.options import DEFAULT_OPTIONS, ReaderOptions
@@ -62,7 +62,7 @@ class FrameFiles:
     depth: str | None = None
     depth_units_per_m: float = 1000.0
     depth_K: Float[np.ndarray, "3 3"] | None = None
-    distortion: Distortion = NO_DISTORTION
+    distortion: Lens = NO_DISTORTION
 
 
 def load_frame(folder: Folder, frame_id: str, files: FrameFiles) -> Frame:
@@ -77,7 +77,7 @@ def load_frame(folder: Folder, frame_id: str, files: FrameFiles) -> Frame:
     if files.size is not None and size != files.size:
         raise BadInput(photo_uri, f"the photo is {_px(size)}, but the scene's intrinsics are for {_px(files.size)}")
     camera = make_camera(files.K, files.cam_to_world, size, intrinsics_uri, folder.uri_of(files.pose_path))
-    _check_centre(files.K, size, photo_uri, intrinsics_uri)
+    check_centre(files.K, size, photo_uri, intrinsics_uri)
     depth = None
     if files.depth is not None:
         depth = _load_depth(folder, files, size)
@@ -163,8 +163,12 @@ def _undistorted(
     return photo, undistort_depth(depth, scale @ files.K, files.distortion, scale @ ideal)
 
 
-def _check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], photo_uri: str, intrinsics_uri: str) -> None:
-    """Intrinsics for another resolution give themselves away by where they put the image's centre."""
+def check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], photo_uri: str, intrinsics_uri: str) -> None:
+    """Intrinsics for another resolution give themselves away by where they put the image's centre.
+
+    Raises:
+        BadInput: they do.
+    """
     cx, cy = K[0, 2] / size[0], K[1, 2] / size[1]
     if not (0.25 <= cx <= 0.75 and 0.25 <= cy <= 0.75):
         raise BadInput(

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from liftgs.readers.distortion import NO_DISTORTION, Distortion, ideal_intrinsics, undistort_depth, undistort_photo
+from liftgs.readers.distortion import (
+    NO_DISTORTION,
+    Distortion,
+    Fisheye,
+    ideal_intrinsics,
+    undistort_depth,
+    undistort_photo,
+)
 
 K = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
 SIZE = (160, 120)
@@ -25,6 +32,30 @@ def test_each_coefficient_moves_a_point_as_published(lens, expected):
     moved = lens.distort(np.array(0.3), np.array(0.5))
     np.testing.assert_allclose(moved, expected, rtol=1e-12)
     assert bool(lens) == (lens != NO_DISTORTION)
+
+
+@pytest.mark.parametrize(
+    ("lens", "expected"),
+    [
+        # a ray 45 degrees off the axis, t = pi / 4; seen at t (1 + k t^2i) along (0.6, 0.8)
+        (Fisheye(), 0.7853981634),
+        (Fisheye(k1=0.1), 0.7853981634 * 1.06168502751),
+        (Fisheye(k2=0.1), 0.7853981634 * 1.03805042617),
+        (Fisheye(k3=0.1), 0.7853981634 * 1.02347141586),
+        (Fisheye(k4=0.1), 0.7853981634 * 1.01447834937),
+    ],
+)
+def test_a_fisheye_sees_angles_as_published(lens, expected):
+    np.testing.assert_allclose(lens.distort(np.array(0.6), np.array(0.8)), (0.6 * expected, 0.8 * expected), rtol=1e-9)
+    np.testing.assert_array_equal(lens.distort(np.zeros(1), np.zeros(1)), np.zeros((2, 1)))
+    assert lens
+
+
+def test_a_fisheye_keeps_its_focal_length_and_loses_its_margin():
+    wide = np.array([[70.0, 0, 80], [0, 70, 60], [0, 0, 1]])  # 131 degrees from side to side
+    lens = Fisheye(k1=-0.02)
+    np.testing.assert_array_equal(ideal_intrinsics(wide, lens, SIZE), wide)
+    assert undistort_depth(np.ones((120, 160), np.float32), wide, lens, wide).all()
 
 
 def test_a_barrel_keeps_its_focal_length_and_a_cushion_zooms_until_no_border_is_empty():

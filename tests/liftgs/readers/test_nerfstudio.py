@@ -226,7 +226,7 @@ def test_a_broken_index_is_bad_input(tmp_path, data, reason):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"camera_model": "OPENCV_FISHEYE"}, "OPENCV_FISHEYE is not supported; undistort"),
+        ({"camera_model": "THIN_PRISM_FISHEYE"}, "THIN_PRISM_FISHEYE is not supported; undistort"),
         ({"k4": 0.1}, "k4 is not supported"),
         ({"k1": 9.0}, "does not fit"),
         ({"w": 80, "h": 60}, "the photo is 160x120, but the scene's intrinsics are for 80x60"),

@@ -4,11 +4,13 @@ import fsspec
 import numpy as np
 import pytest
 from box_room import write_files
+from scannet_files import ID, scan
 from test_arkitscenes import video
 from test_ase import walk
 from test_colmap import reconstruction, text
 from test_folder import openmask3d, seven_scenes
 from test_nerfstudio import files_of, meta
+from test_scannetpp import iphone, scans
 from test_taskonomy import building
 from test_tum import sequence
 
@@ -20,6 +22,8 @@ from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import natural_order, safe_name
 from liftgs.readers.folder import FolderScene
 from liftgs.readers.nerfstudio import NerfstudioScene
+from liftgs.readers.scannet import ScanNetScene
+from liftgs.readers.scannetpp import ScanNetppScene
 from liftgs.readers.taskonomy import TaskonomyScene
 from liftgs.readers.tum import TumScene
 from liftgs.scene import BadInput
@@ -33,6 +37,8 @@ FORMATS = {
     "building": (building, TaskonomyScene),
     "walk": (walk, AseScene),
     "video": (video, ArkitScene),
+    ID: (scan, ScanNetScene),
+    "phone": (lambda: iphone() | scans(), ScanNetppScene),
 }
 
 
@@ -121,8 +127,8 @@ def test_numbers_sort_by_value():
 
 
 def test_an_unknown_format_is_refused():
-    with pytest.raises(ValueError, match="unknown format 'scannet'; choose one of auto, folder"):
-        ReaderOptions(format="scannet")
+    with pytest.raises(ValueError, match="unknown format 'scanet'; choose one of auto, folder"):
+        ReaderOptions(format="scanet")
 
 
 def test_a_frame_that_does_not_exist_is_bad_input(source):
