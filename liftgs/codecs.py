@@ -72,6 +72,13 @@ def decode_png16(data: bytes, uri: str) -> UInt16[np.ndarray, "h w"]:
     return pixels.astype(np.uint16)
 
 
+def encode_png(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """RGB, without loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def encode_jpeg(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """A JPEG of quality 95 with full-resolution colour (4:4:4)."""
     buffer = io.BytesIO()

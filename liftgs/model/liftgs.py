@@ -232,9 +232,7 @@ class LiftGS(nn.Module):
             BadInput: it is damaged, or of another architecture.
         """
         uri = str(uri)
-        shipped = _WEIGHTS / uri
-        folder = str(shipped) if "/" not in uri and shipped.is_dir() else uri.rstrip("/")
-        config_uri, weights_uri = f"{folder}/{_CONFIG_FILE}", f"{folder}/{_WEIGHTS_FILE}"
+        config_uri, weights_uri = (f"{_folder(uri)}/{name}" for name in (_CONFIG_FILE, _WEIGHTS_FILE))
         config = config_from_json(_json(_read(config_uri, uri), config_uri), config_uri)
         try:
             state = safetensors.torch.load(_read(weights_uri, uri))
@@ -248,6 +246,20 @@ class LiftGS(nn.Module):
         except RuntimeError as error:
             raise BadInput(weights_uri, f"does not fit {config_uri}: {error}") from None
         return model.eval().to(device)
+
+
+def weights_bytes(checkpoint: str) -> bytes:
+    """The weights of a checkpoint as they are stored.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+    """
+    return _read(f"{_folder(checkpoint)}/{_WEIGHTS_FILE}", checkpoint)
+
+
+def _folder(uri: str) -> str:
+    shipped = _WEIGHTS / uri
+    return str(shipped) if "/" not in uri and shipped.is_dir() else uri.rstrip("/")
 
 
 def _read(uri: str, asked: str) -> bytes:

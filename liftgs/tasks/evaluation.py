@@ -27,6 +27,11 @@ from liftgs.tasks.zero_shot import LabelledCloud, class_phrases
 Encode = Callable[[Sequence[str]], Float[Tensor, "p f"]]
 
 
+def _many_classes() -> ProposalConfig:
+    """As `liftgs zero-shot` asks."""
+    return ProposalConfig(queries_at_once=64, top_k=500, nms_iou=0.25)
+
+
 @dataclass(frozen=True)
 class ExamConfig:
     """What is asked, and how answers are counted.
@@ -39,7 +44,7 @@ class ExamConfig:
 
     min_points: int = MIN_POINTS
     expressions_at_once: int = 8
-    proposals: ProposalConfig = field(default_factory=lambda: ProposalConfig(64, 500, 0.25))
+    proposals: ProposalConfig = field(default_factory=_many_classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +66,13 @@ class Paper:
 
 @torch.inference_mode()
 def examine(
-    model: LiftGS, sample: Sample, key: str, classes: Sequence[str], encode: Encode, config: ExamConfig = ExamConfig()
+    model: LiftGS,
+    sample: Sample,
+    key: str,
+    classes: Sequence[str],
+    encode: Encode,
+    config: ExamConfig,
+    class_of: Mapping[str, str] | None = None,
 ) -> Paper:
     """Ask a network for every class and every expression of a sample.
 
@@ -72,11 +83,12 @@ def examine(
         classes: what is evaluated; other kinds are void.
         encode: words -> queries of this network.
         config: see there.
+        class_of: kind -> class, where kinds are called otherwise.
 
     Raises:
         BadInput: the sample is damaged, or has no 3D labels.
     """
-    labels, labelled = sample.labels, labelled_cloud(sample, key, classes)
+    labels, labelled = sample.labels, labelled_cloud(sample, key, classes, class_of or {})
     assert labels is not None  # else there were no cloud
     scene = model.encode([model.voxelise(labelled.cloud)])[0]
     answer: Answer = partial(model.answer, scene)
@@ -87,7 +99,7 @@ def examine(
     return Paper(predictions, found, referrals, _picture(labelled, predictions))
 
 
-def labelled_cloud(sample: Sample, key: str, classes: Sequence[str]) -> LabelledCloud:
+def labelled_cloud(sample: Sample, key: str, classes: Sequence[str], class_of: Mapping[str, str]) -> LabelledCloud:
     """A sample's cloud with the class of each point.
 
     Raises:
@@ -99,8 +111,8 @@ def labelled_cloud(sample: Sample, key: str, classes: Sequence[str]) -> Labelled
     label_of = np.full(int(ids.max(initial=0)) + 1, VOID)
     column = {name: number for number, name in enumerate(classes)}
     for row in sample.labels.instances:
-        if row.kind in column and row.id < len(label_of):
-            label_of[row.id] = column[row.kind]
+        if row.id < len(label_of):
+            label_of[row.id] = column.get(class_of.get(row.kind, row.kind), VOID)
     return LabelledCloud(key, sample.cloud, label_of[ids], ids)
 
 

@@ -44,6 +44,7 @@ JOBS = {
     "pseudolabel": "liftgs_platform.pseudolabel",
     "pretrain": "liftgs_platform.pretrain",
     "finetune": "liftgs_platform.finetune",
+    "evaluate": "liftgs_platform.evaluate",
     "teachers": "liftgs_platform.teachers",
 }
 

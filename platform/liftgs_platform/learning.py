@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -138,17 +138,24 @@ def _config_of(checkpoint: str) -> LiftGSConfig:
     return LiftGS.from_pretrained(checkpoint).config
 
 
+def check_manifests(corpora: Sequence[CorpusSpec]) -> None:
+    """Raises:
+    JobFailed: one is not there, or its job has not finished.
+    """
+    for corpus in corpora:
+        if not storage.exists(storage.join(corpus.uri, MANIFEST)):
+            raise JobFailed(
+                f"{corpus.uri}: no finished corpus is there; make it with jobs/pseudolabel.yaml output={corpus.uri}"
+            )
+
+
 def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
     """The corpora, after a look whether they can be learned from.
 
     Raises:
         JobFailed: one is missing, damaged, empty or does not suit; or the checkpoint to start from is.
     """
-    for corpus in spec.corpora:
-        if not storage.exists(storage.join(corpus.uri, MANIFEST)):
-            raise JobFailed(
-                f"{corpus.uri}: no finished corpus is there; make it with jobs/pseudolabel.yaml output={corpus.uri}"
-            )
+    check_manifests(spec.corpora)
     try:
         config = model_config(spec.model)
         mixture = Mixture(spec.corpora, spec.seed)

@@ -95,6 +95,8 @@ class Spec:
         job: the kind of job.
         annotations: files of referring expressions about the source's labelled scenes: of ScanRefer, ScanEnts3D,
             Locate 3D, Nr3D or Sr3D.
+        pseudo_labels: ask the teachers. Without, a labelled source gives a corpus of 3D labels alone, to finetune and
+            evaluate with.
         photo_long_side_px: larger photos are stored, and labelled, this small. Paper: 512x512 (appendix A.1).
         chunks_per_shard: samples per tar. A shard is what a killed process loses; a few tens of MB serve readers well.
         max_quarantine_rate: the job fails once more than this fraction of its frames (and more than 20) cannot be
@@ -113,6 +115,7 @@ class Spec:
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)
     annotations: tuple[str, ...] = ()
+    pseudo_labels: bool = True
     photo_long_side_px: int = 512
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
@@ -271,11 +274,15 @@ def factories(spec: Spec, plans: Sequence[Plan]) -> dict[str, Any]:
 
     by_clip = spec.embed if spec.caption.captioner == "vocabulary" else None
     provenance = {"code_revision": code_revision(), "spec_hash": plans[0].spec_hash}
-    return {
-        "load": BuildLoad(LoadConfig(spec.reader, spec.cloud, spec.photo_long_side_px, provenance, spec.annotations)),
+    load = LoadConfig(spec.reader, spec.cloud, spec.photo_long_side_px, provenance, spec.annotations)
+    teachers = {
         "segment": BuildSegment(spec.segment, **where("segment")),
         "embed": BuildEmbed(spec.embed, **where("embed")),
         "caption": BuildCaption(spec.caption, by_clip, **where("caption")),
+    }
+    return {
+        "load": BuildLoad(load),
+        **(teachers if spec.pseudo_labels else {}),
         "commit": BuildCommit(spec.output, {plan.retry: plan.sha256 for plan in plans}),
     }
 
@@ -340,7 +347,9 @@ def build_pools(spec: Spec, build: Mapping[str, Any], resources: Mapping[str, fl
         if most is None:
             kind, each = ("GPU", pool.num_gpus) if pool.num_gpus > 0 else ("CPU", pool.num_cpus)
             least = most = max(pool.min, int(resources.get(kind, 0) / each) if each else pool.min)
-        stages = {stage: build[stage] for stage in name.split("+")}
+        stages = {stage: build[stage] for stage in name.split("+") if stage in build}
+        if not stages:
+            continue
         python = spec.caption.python if name == "caption" else ""
         pools.append(Pool(name, stages, least, most, pool.num_cpus, pool.num_gpus, pool.threads, python))
     return pools

@@ -1,0 +1,227 @@
+"""The job that measures networks on labelled corpora: instance AP and referential accuracy, with intervals.
+
+Every pair of a network and a sample is a file of the output, written when it is done. So a killed job goes on with what
+is missing, and the scores are made from the files alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Any
+
+from liftgs import codecs
+from liftgs.procedural import KINDS
+from liftgs.scene import BadInput
+from liftgs.tasks.evaluation import ExamConfig
+from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200, BenchmarkClasses
+from liftgs_platform import spec as specs
+from liftgs_platform import storage
+from liftgs_platform.evaluate_scores import Scores, score
+from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, marked
+from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.learning import check_manifests
+from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.progress import clock
+from liftgs_platform.report import evaluation as page
+from liftgs_platform.spec import WHERE_ONLY
+from liftgs_platform.training import claim
+
+BENCHMARKS = {"scannet20": SCANNET20, "scannet200": SCANNET200}
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """A network to measure.
+
+    Attributes:
+        name: what tables call it; letters, digits, ".", "_" and "-".
+        uri: "tiny", a run of pretraining or finetuning, or any folder with config.json and model.safetensors.
+    """
+
+    name: str
+    uri: str
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(letter.isalnum() or letter in "._-" for letter in self.name):
+            raise ValueError(f"{self.name!r} cannot name a checkpoint; use letters, digits, '.', '_' and '-'")
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """The processes that evaluate.
+
+    Attributes:
+        least: so many start.
+        most: so many there are when the cluster has room.
+        cpus: that each reserves, and computes with.
+        gpus: that each reserves; a fraction shares one.
+    """
+
+    least: int = 1
+    most: int = 2
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most or self.cpus < 1 or self.gpus < 0:
+            raise ValueError("least must be from 1 to most, cpus at least 1, gpus not negative")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to measure, on what, and where to.
+
+    Attributes:
+        output: a folder or s3://bucket/name. Submitting again with the same output goes on where it was killed.
+        job: the kind of job.
+        checkpoints: networks, each with a name and a uri. Differences are from the first.
+        corpora: labelled, each with a uri; they count as one.
+        classes: "procedural" (the embedded corpora's kinds), "scannet20", "scannet200", or names of your own kinds.
+        label_table: ScanNet's scannetv2-labels.combined.tsv, for its benchmarks on corpora of its raw labels.
+        exam: what is asked, and how answers are counted.
+        draws: of the bootstrap over scenes.
+        seed: of these draws.
+        predictions: write ScanNet's official files of predictions as well, under predictions/NAME/.
+        max_bad_rate: the job fails if more than this share of the samples cannot be read.
+        pool: the processes that evaluate.
+        dry_run: say what would be done, and stop.
+    """
+
+    output: str = field(metadata=WHERE_ONLY)
+    job: str = "evaluate"
+    checkpoints: tuple[CheckpointSpec, ...] = ()
+    corpora: tuple[CorpusSpec, ...] = ()
+    classes: tuple[str, ...] = ("procedural",)
+    label_table: str = ""
+    exam: ExamConfig = field(default_factory=ExamConfig)
+    draws: int = 1000
+    seed: int = 0
+    predictions: bool = False
+    max_bad_rate: float = 0.0
+    pool: PoolConfig = field(default_factory=PoolConfig, metadata=WHERE_ONLY)
+    dry_run: bool = field(default=False, metadata=WHERE_ONLY)
+
+    def __post_init__(self) -> None:
+        names = [checkpoint.name for checkpoint in self.checkpoints]
+        if not names or not self.corpora:
+            raise ValueError("needs checkpoints=[{name: pretrained, uri: tiny}] and corpora=[{uri: corpora/held-out}]")
+        if len(set(names)) < len(names):
+            raise ValueError("two checkpoints have the same name")
+        if self.predictions and benchmark(self.classes) is None:
+            raise ValueError("predictions are for classes=[scannet20] or classes=[scannet200]")
+
+
+def benchmark(classes: Sequence[str]) -> BenchmarkClasses | None:
+    """ScanNet's, if it is one of those."""
+    return BENCHMARKS.get(classes[0]) if len(classes) == 1 else None
+
+
+def class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """What a spec's `classes` stand for."""
+    if tuple(classes) == ("procedural",):
+        return tuple(KINDS)
+    known = benchmark(classes)
+    return tuple(classes) if known is None else known.names
+
+
+def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
+    """The spec with absolute paths."""
+    return replace(
+        spec,
+        output=uri(spec.output),
+        corpora=tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in spec.corpora),
+        checkpoints=tuple(replace(one, uri=name_or_file(one.uri)) for one in spec.checkpoints),
+        label_table=uri(spec.label_table) if spec.label_table else "",
+    )
+
+
+def run(spec: Spec, job: Job) -> None:
+    """Examine what is missing, then score.
+
+    Raises:
+        JobFailed: a corpus, a checkpoint or the output cannot be used, or too many samples cannot be read.
+    """
+    try:
+        check_manifests(spec.corpora)
+        mixture = Mixture(spec.corpora, spec.seed)
+        weights = {one.name: weights_hash(one.uri) for one in spec.checkpoints}
+    except (FileNotFoundError, BadInput) as fault:
+        raise JobFailed(str(fault)) from fault
+    sheets = list(sheets_of(spec, mixture))
+    there = marked(spec.output)
+    missing = [sheet for sheet in sheets if sheet.path not in there]
+    if spec.dry_run:
+        samples = len(sheets) // len(spec.checkpoints)
+        print(f"{len(spec.checkpoints)} checkpoints x {samples} samples, {len(sheets) - len(missing)} of them done")
+        print("dry run: nothing was done")
+        return
+    claim(spec.output, identity(spec, mixture, weights))
+    job.connect()
+    folder = job.record(spec)
+    examiner = Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions)
+    seconds = examine_on_ray(examiner, missing, spec.pool)
+    scores = collect(spec, sheets)
+    print(scores.table())
+    facts = scores.plain() | {"seconds": seconds, "classes": class_names(spec.classes)}
+    for place in (folder, spec.output):
+        storage.write_bytes(storage.join(place, "result.json"), codecs.encode_json(facts))
+    page.write(spec.output, scores)
+    print(f"{len(missing)} examined in {clock(seconds)}\nlook at it: {storage.join(spec.output, 'report.html')}")
+
+
+def collect(spec: Spec, sheets: Sequence[Sheet]) -> Scores:
+    """Scores from the files.
+
+    Raises:
+        JobFailed: more samples are bad than `max_bad_rate`.
+    """
+    papers: dict[str, list[Marked]] = {checkpoint.name: [] for checkpoint in spec.checkpoints}
+    bad: dict[str, str] = {}
+    for sheet in sheets:
+        paper = Marked.read(spec.output, sheet)
+        if paper.error:
+            bad[sheet.key] = paper.error
+        else:
+            papers[sheet.name].append(paper)
+    if len(bad) > spec.max_bad_rate * len(sheets) / len(spec.checkpoints):
+        key, error = next(iter(bad.items()))
+        raise JobFailed(f"{len(bad)} samples cannot be evaluated, e.g. {key}: {error}; see max_bad_rate")
+    return score(papers, class_names(spec.classes), spec.exam.min_points, spec.draws, spec.seed, bad)
+
+
+def sheets_of(spec: Spec, mixture: Mixture) -> Iterator[Sheet]:
+    """Every network with every sample."""
+    for checkpoint in spec.checkpoints:
+        for number, (reader, kept) in enumerate(zip(mixture.readers, mixture.kept, strict=True)):
+            for position in kept:
+                yield Sheet(checkpoint.name, checkpoint.uri, number, reader.corpus, position, reader.key(position))
+
+
+def identity(spec: Spec, mixture: Mixture, weights: dict[str, str]) -> dict[str, Any]:
+    """What decides the scores: networks and corpora count by what is in them."""
+    return {**specs.identity(spec), "corpora": list(mixture.hashes), "checkpoints": weights}
+
+
+def weights_hash(checkpoint: str) -> str:
+    """Of a checkpoint's weights."""
+    from liftgs.model.liftgs import weights_bytes  # noqa: PLC0415  torch
+
+    return hashlib.sha256(weights_bytes(checkpoint)).hexdigest()
+
+
+def examine_on_ray(examiner: Examiner, sheets: Sequence[Sheet], pool: PoolConfig) -> float:
+    """In a pool of actors, which Ray restarts when they die; returns the seconds it took."""
+    start = monotonic()
+    if sheets:
+        from liftgs_platform.evaluate_pool import examine_all  # noqa: PLC0415  a dry run needs no Ray
+
+        shown = start
+        for done in examine_all(examiner, sheets, pool.least, pool.most, pool.cpus, pool.gpus):
+            if monotonic() - shown > 5 or done == len(sheets):
+                shown = monotonic()
+                left = (shown - start) / done * (len(sheets) - done)
+                print(f"[{clock(shown - start)}] {done}/{len(sheets)} examined | about {clock(left)} left", flush=True)
+    return round(monotonic() - start, 1)

@@ -1,0 +1,192 @@
+"""One network on one sample, kept as a file. Knows no Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from liftgs import codecs
+from liftgs.model.liftgs import LiftGS
+from liftgs.model.text import Phrases
+from liftgs.readers.scannet_labels import read_label_table
+from liftgs.sample import decode_sample
+from liftgs.scene import BadInput
+from liftgs.tasks.benchmark_files import write_predictions
+from liftgs.tasks.evaluation import ExamConfig, Paper, examine
+from liftgs.tasks.instances import Overlaps
+from liftgs.tasks.referral import Referral
+from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200
+from liftgs_platform import storage
+from liftgs_platform.reader import CorpusReader
+
+_PAPERS = "papers"
+_ARRAYS = ("truth_label", "truth_points", "label", "score", "points", "void", "shared")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A network and a sample.
+
+    Attributes:
+        name: of the network.
+        checkpoint: its URI.
+        number: of the corpus in the spec.
+        corpus: its URI.
+        position: of the sample in the corpus.
+        key: of the sample.
+    """
+
+    name: str
+    checkpoint: str
+    number: int
+    corpus: str
+    position: int
+    key: str
+
+    @property
+    def scene(self) -> str:
+        """What scores call it; unique among all corpora."""
+        return f"{self.number:02d}-{self.key}"
+
+    @property
+    def path(self) -> str:
+        """Of the file with the answers, within the output."""
+        return f"{_PAPERS}/{self.name}/{self.scene}.npz"
+
+    @property
+    def picture(self) -> str:
+        """Of the picture."""
+        return self.path.removesuffix(".npz") + ".png"
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """What is kept of the answers of one network about one sample.
+
+    Attributes:
+        sheet: which.
+        overlaps: of instances; None if the sample is bad.
+        referrals: of expressions.
+        error: what is wrong with the sample; "" if nothing is.
+    """
+
+    sheet: Sheet
+    overlaps: Overlaps | None
+    referrals: list[Referral]
+    error: str = ""
+
+    @property
+    def scene(self) -> str:
+        """See `Sheet.scene`."""
+        return self.sheet.scene
+
+    def encode(self) -> bytes:
+        """As a file."""
+        rows = json.dumps([asdict(record) for record in self.referrals])
+        arrays = {"referrals": np.array(rows), "error": np.array(self.error)}
+        if self.overlaps is not None:
+            arrays |= {name: getattr(self.overlaps, name) for name in _ARRAYS}
+        return codecs.encode_npz(arrays)
+
+    @classmethod
+    def read(cls, output: str, sheet: Sheet) -> Marked:
+        """The inverse.
+
+        Raises:
+            BadInput: the file is damaged; says how to mend it.
+        """
+        uri = storage.join(output, sheet.path)
+        arrays = codecs.decode_npz(storage.read_bytes(uri), uri)
+        try:
+            rows = [
+                Referral(**{**row, "groups": tuple(row["groups"])}) for row in json.loads(arrays["referrals"].item())
+            ]
+            error = str(arrays["error"].item())
+            overlaps = None if error else Overlaps(*(arrays[name] for name in _ARRAYS))
+        except (KeyError, TypeError, ValueError) as fault:
+            raise BadInput(uri, f"is damaged ({fault}); delete it and submit again") from None
+        return cls(sheet, overlaps, rows, error)
+
+
+def marked(output: str) -> set[str]:
+    """Paths of the files that are there."""
+    root = output.rstrip("/") + "/"
+    found = storage.list_files(storage.join(output, _PAPERS))
+    return {uri.removeprefix(root) for uri in found if uri.endswith(".npz")}
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Examines sheets, and writes what comes out. Keeps the last network and the corpora open.
+
+    Attributes:
+        output: URI of the job's output.
+        classes: what is asked for.
+        label_table: ScanNet's, to map raw labels to classes; "" = kinds are classes.
+        exam: how.
+        predictions: whether to write ScanNet's files.
+        device: of the network.
+    """
+
+    output: str
+    classes: tuple[str, ...]
+    label_table: str
+    exam: ExamConfig
+    predictions: bool
+    device: str = "cpu"
+
+    def __call__(self, sheet: Sheet) -> None:
+        """Examine one, unless its sample is bad, which is written down too."""
+        model, encode = self._network(sheet.checkpoint)
+        try:
+            sample = decode_sample(self._reader(sheet.corpus)[sheet.position], f"{sheet.corpus}#{sheet.key}")
+            paper = examine(model, sample, sheet.scene, self.classes, encode, self.exam, self._class_of)
+        except BadInput as fault:
+            result = Marked(sheet, None, [], str(fault))
+        else:
+            result = Marked(sheet, paper.overlaps, paper.referrals)
+            self._show(sheet, paper)
+        storage.write_bytes(storage.join(self.output, sheet.path), result.encode())  # last: it says that all is there
+
+    def _show(self, sheet: Sheet, paper: Paper) -> None:
+        storage.write_bytes(storage.join(self.output, sheet.picture), codecs.encode_png(paper.picture))
+        if self.predictions:
+            folder = storage.join(self.output, f"predictions/{sheet.name}")
+            write_predictions(folder, sheet.key, paper.predictions, self._benchmark)
+
+    @cached_property
+    def _benchmark(self) -> Any:
+        return SCANNET20 if len(self.classes) == len(SCANNET20) else SCANNET200
+
+    @cached_property
+    def _class_of(self) -> Mapping[str, str]:
+        """Raw label -> class, where they differ."""
+        if not self.label_table:
+            return {}
+        by_number = "nyu40id" if self._benchmark is SCANNET20 else "id"
+        names = dict(zip(self._benchmark.ids, self._benchmark.names, strict=True))
+        rows = {word: getattr(label, by_number) for word, label in read_label_table(self.label_table).items()}
+        return {word: names[number] for word, number in rows.items() if number in names}
+
+    @cached_property
+    def _network(self) -> Any:
+        return lru_cache(1)(self._load)
+
+    def _load(self, checkpoint: str) -> tuple[LiftGS, Phrases]:
+        model = LiftGS.from_pretrained(checkpoint, self.device)
+        return model, Phrases(model.clip())
+
+    @cached_property
+    def _reader(self) -> Any:
+        return lru_cache(64)(CorpusReader)
+
+
+def examine_here(examiner: Examiner, sheets: Sequence[Sheet]) -> None:
+    """All, in this process."""
+    for sheet in sheets:
+        examiner(sheet)
