@@ -1,0 +1,149 @@
+"""The evaluation job: on Ray, killed and resumed, with a bad sample, and with files that do not belong to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import labelled_corpora
+import numpy as np
+import pytest
+import torch
+from conftest import RayCluster
+from test_pretrain import NETWORK
+
+from liftgs.model.liftgs import LiftGS
+from liftgs.scene import BadInput
+from liftgs.tasks.benchmark_files import read_predictions
+from liftgs.tasks.scannet_classes import SCANNET20
+from liftgs_platform import evaluate
+from liftgs_platform import job as launcher
+from liftgs_platform.evaluate import CheckpointSpec, Spec, class_names, sheets_of
+from liftgs_platform.evaluate_work import Examiner, Marked, examine_here, marked
+from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.reader import CorpusReader
+from liftgs_platform.shards import load_index
+
+JOB = launcher.Job(Path("jobs/evaluate.yaml"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled corpus of three rooms, and two networks."""
+    folder = tmp_path_factory.mktemp("inputs")
+    labelled_corpora.write(folder / "labelled", scenes=3, seed=7)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        LiftGS(replace(NETWORK, embed_dim=128)).save(folder / f"network{seed}")
+    return folder
+
+
+def spec_of(inputs: Path, output: Path, **fields: object) -> Spec:
+    checkpoints = tuple(CheckpointSpec(f"n{seed}", str(inputs / f"network{seed}")) for seed in (0, 1))
+    corpora = (CorpusSpec(str(inputs / "labelled")),)
+    given: dict[str, object] = {"checkpoints": checkpoints, "corpora": corpora, "draws": 50} | fields
+    return Spec(str(output), **given)  # type: ignore[arg-type]
+
+
+def test_a_job_on_ray_scores_all_networks_on_the_same_rooms(
+    inputs: Path, tmp_path: Path, ray_driver: RayCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec_of(inputs, tmp_path / "run")
+    evaluate.run(spec, JOB)
+    printed = capsys.readouterr().out
+    assert "AP25" in printed
+    assert "more than n0" in printed
+    facts = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert facts["scenes"] == 3
+    reader = CorpusReader(str(inputs / "labelled"))
+    for name, network in facts["networks"].items():
+        figures = network["figures"]
+        assert 0 <= figures["AP25"]["low"] <= figures["AP25"]["high"] <= 1
+        assert figures["Acc@.25 all"]["value"] is not None, name
+        expected = sum(len(json.loads(members["expressions.json"])) for members in reader)
+        assert next(g["expressions"] for g in network["groups"] if g["group"] == "all") == expected
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/webp") == 2 * 6  # three rooms are best and worst, as two networks answer them
+    before = {path: (tmp_path / "run" / path).stat().st_mtime_ns for path in marked(spec.output)}
+    gone = sorted(before)[0]
+    (tmp_path / "run" / gone).unlink()
+    evaluate.run(spec, JOB)
+    after = {path: (tmp_path / "run" / path).stat().st_mtime_ns for path in marked(spec.output)}
+    assert {path for path in before if before[path] != after[path]} == {gone}
+    again = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert again["networks"] == facts["networks"]
+
+
+def test_an_output_of_other_weights_is_refused(inputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(inputs / "network0", tmp_path / "network")
+    spec = spec_of(inputs, tmp_path / "run", checkpoints=(CheckpointSpec("n", str(tmp_path / "network")),))
+    mixture = Mixture(spec.corpora, 0)
+    evaluate.claim(spec.output, evaluate.identity(spec, mixture, {"n": evaluate.weights_hash(spec.checkpoints[0].uri)}))
+    shutil.copy(inputs / "network1" / "model.safetensors", tmp_path / "network")
+    with pytest.raises(launcher.JobFailed, match=r"checkpoints\.n"):
+        evaluate.run(spec, JOB)
+
+
+def test_a_bad_sample_costs_itself_and_is_named(inputs: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(inputs / "labelled", corpus)
+    index = load_index(str(corpus), 1)
+    key = next(iter(index.samples))
+    tar = corpus / "shards" / "000001.tar"
+    data = bytearray(tar.read_bytes())
+    data[index.samples[key]["cloud.npz"].offset + 40] ^= 255
+    tar.write_bytes(bytes(data))
+    spec = spec_of(inputs, tmp_path / "run", corpora=(CorpusSpec(str(corpus)),), max_bad_rate=0.5)
+    sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
+    examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
+    scores = evaluate.collect(spec, sheets)
+    assert list(scores.bad) == [key]
+    assert scores.scenes == 2
+    assert key in scores.table()
+    with pytest.raises(launcher.JobFailed, match="cannot be evaluated"):
+        evaluate.collect(replace(spec, max_bad_rate=0.0), sheets)
+
+
+def test_a_damaged_file_of_the_output_is_named(inputs: Path, tmp_path: Path) -> None:
+    spec = spec_of(inputs, tmp_path / "run")
+    sheet = next(sheets_of(spec, Mixture(spec.corpora, 0)))
+    Examiner(spec.output, class_names(spec.classes), "", spec.exam, False)(sheet)
+    file = tmp_path / "run" / sheet.path
+    whole = Marked.read(spec.output, sheet)
+    assert whole.overlaps is not None
+    assert whole.referrals
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(BadInput, match=sheet.key):
+        Marked.read(spec.output, sheet)
+
+
+def test_scannets_files_of_predictions_are_written_for_its_benchmarks(inputs: Path, tmp_path: Path) -> None:
+    spec = spec_of(inputs, tmp_path / "run", classes=("scannet20",), predictions=True)
+    sheet = next(sheets_of(spec, Mixture(spec.corpora, 0)))
+    Examiner(spec.output, class_names(spec.classes), "", spec.exam, True)(sheet)
+    points = len(np.load(_cloud(inputs, sheet.position))["xyz"])
+    read = read_predictions(str(tmp_path / "run" / "predictions" / "n0"), sheet.key, points, SCANNET20)
+    assert read.masks.shape[1] == points
+    with pytest.raises(ValueError, match="scannet20"):
+        spec_of(inputs, tmp_path, predictions=True)
+
+
+def _cloud(inputs: Path, position: int) -> Path:
+    path = inputs / f"cloud{position}.npz"
+    path.write_bytes(CorpusReader(str(inputs / "labelled"))[position]["cloud.npz"])
+    return path
+
+
+def test_names_of_checkpoints_are_names_of_folders() -> None:
+    with pytest.raises(ValueError, match="cannot name"):
+        CheckpointSpec("a/b", "tiny")
+
+
+def test_a_missing_corpus_or_checkpoint_is_said_before_anything_starts(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(launcher.JobFailed, match="no finished corpus"):
+        evaluate.run(spec_of(inputs, tmp_path / "run", corpora=(CorpusSpec(str(tmp_path / "none")),)), JOB)
+    with pytest.raises(launcher.JobFailed, match="nowhere"):
+        evaluate.run(spec_of(inputs, tmp_path / "run", checkpoints=(CheckpointSpec("x", "/nowhere"),)), JOB)
+    assert not (tmp_path / "run").exists()

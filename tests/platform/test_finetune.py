@@ -1,0 +1,98 @@
+"""The finetuning job on corpora of 3D labels: shares of them, and what cannot be finetuned on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import labelled_corpora
+import pytest
+import tiny_corpora
+import torch
+from run_log import learned
+from test_pretrain import NETWORK
+
+from liftgs.finetuning.items import LabelledItemConfig
+from liftgs.model.liftgs import LiftGS
+from liftgs.training.trainer import OptimConfig
+from liftgs_platform import finetune, learning
+from liftgs_platform import job as launcher
+from liftgs_platform.finetune import Finetuning, Spec, at_ratio, check_labels
+from liftgs_platform.learning import ModelSpec
+from liftgs_platform.mixture import CorpusSpec, Mixture, scene_of
+from liftgs_platform.training import LoopConfig, train
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled corpus of five rooms, one without, and a network whose queries are the small CLIP's."""
+    folder = tmp_path_factory.mktemp("inputs")
+    labelled_corpora.write(folder / "labelled", scenes=5)
+    tiny_corpora.write(str(folder / "plain"), tiny_corpora.plan())
+    torch.manual_seed(0)
+    LiftGS(replace(NETWORK, embed_dim=128)).save(folder / "start")
+    return folder
+
+
+def spec_of(inputs: Path, output: Path, corpus: str = "labelled", **fields: object) -> Spec:
+    return Spec(
+        str(output),
+        corpora=(CorpusSpec(str(inputs / corpus)),),
+        model=ModelSpec(start=str(inputs / "start")),
+        optim=OptimConfig(steps=STEPS, batch_size=2, lr=1e-3, warmup_steps=2),
+        loop=LoopConfig(checkpoint_every=2, panel_every=STEPS),
+        item=LabelledItemConfig(sets=2),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def test_a_finetuning_that_is_cut_goes_on_as_if_it_were_not(inputs: Path, tmp_path: Path) -> None:
+    whole, cut = spec_of(inputs, tmp_path / "whole"), spec_of(inputs, tmp_path / "cut")
+    train(Finetuning(whole), whole.output, whole.loop)
+
+    class Half(Finetuning):
+        @property
+        def steps(self) -> int:
+            return 2
+
+    train(Half(cut), cut.output, cut.loop)
+    train(Finetuning(cut), cut.output, cut.loop)
+    for row, expected in zip(learned(tmp_path / "cut"), learned(tmp_path / "whole"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    names = {"mask", "dice", "token", "loss"}
+    assert names <= learned(tmp_path / "whole")[0].keys()
+    assert list((tmp_path / "whole" / "panels").glob("*.png"))
+    assert LiftGS.from_pretrained(tmp_path / "whole").config.embed_dim == 128
+
+
+def test_smaller_shares_of_the_labels_lie_within_larger_ones(inputs: Path, tmp_path: Path) -> None:
+    def scenes(ratio: float, seed: int = 0) -> set[str]:
+        spec = at_ratio(spec_of(inputs, tmp_path, ratio=ratio, ratio_seed=seed))
+        mixture = Mixture(spec.corpora, 0)
+        keys = [mixture.key(mixture.order[position]) for position in range(len(mixture))]
+        assert len(set(keys)) == len(keys)
+        return {scene_of(key) for key in keys}
+
+    counts = [len(scenes(ratio)) for ratio in (0.1, 0.2, 0.5, 1.0)]
+    assert counts == [1, 1, 3, 5]
+    assert scenes(0.2) <= scenes(0.5) <= scenes(1.0)
+    assert len({frozenset(scenes(0.5, seed)) for seed in range(6)}) > 1
+
+
+def test_a_share_is_another_run(inputs: Path, tmp_path: Path) -> None:
+    whole, half = (at_ratio(spec_of(inputs, tmp_path, ratio=ratio)) for ratio in (1.0, 0.5))
+    first, second = (learning.identity(s, learning.open_corpora(s, check_labels)) for s in (whole, half))
+    assert first != second
+
+
+def test_a_corpus_without_3d_labels_is_refused(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(launcher.JobFailed, match="no 3D labels"):
+        finetune.run(spec_of(inputs, tmp_path / "run", "plain"), launcher.Job(Path("jobs/finetune.yaml")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_ratio_of_nothing_is_refused(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ratio"):
+        spec_of(inputs, tmp_path, ratio=0.0)
