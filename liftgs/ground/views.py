@@ -63,12 +63,12 @@ def walls(xyz: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
 
     Returns:
         0, 1, 2 for the sides at the least x, y, z; 3, 4, 5 for those at the greatest; -1 for what is inside. All are
-        inside if the cloud is not as tall as a room, or if its sides are nearly all of it.
+        inside if the cloud is not as large as a room in every direction, or if its sides are nearly all of it.
     """
     gaps = np.concatenate([xyz - xyz.min(axis=0), xyz.max(axis=0) - xyz], axis=1)
     side = np.where(gaps.min(axis=1) <= _SHELL_M, gaps.argmin(axis=1), -1)
     most_hidden = np.bincount(side[side >= 0], minlength=6).reshape(2, 3).max(axis=0).sum()
-    if np.ptp(xyz[:, 2]) <= _ROOM_HEIGHT_M or most_hidden > (1 - _LEAST_INSIDE) * len(xyz):
+    if np.ptp(xyz, axis=0).min() <= _ROOM_HEIGHT_M or most_hidden > (1 - _LEAST_INSIDE) * len(xyz):
         side[:] = -1
     return side
 

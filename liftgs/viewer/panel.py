@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+from jaxtyping import UInt8
+
 from liftgs.viewer.answers import Answers
 
 _HINT = "Type what to look for, like <i>a plant, the red chair</i>."
@@ -21,10 +24,10 @@ def looking(text: str) -> str:
     return _block(f"Looking for {escape(text)} …")
 
 
-def _line(answers: Answers, phrase: str, colour: object) -> str:
+def _line(answers: Answers, phrase: str, colour: UInt8[np.ndarray, " 3"]) -> str:
     scores = " ".join(f"{highlight.match.score:.2f}" for highlight in answers.of(phrase))
-    red, green, blue = colour  # type: ignore[misc]
-    swatch = f"display:inline-block;width:0.8em;height:0.8em;border-radius:2px;background:rgb({red},{green},{blue})"
+    rgb = ",".join(str(channel) for channel in colour.tolist())
+    swatch = f"display:inline-block;width:0.8em;height:0.8em;border-radius:2px;background:rgb({rgb})"
     return (
         f'<div style="display:flex;gap:0.5em;align-items:baseline"><span style="{swatch}"></span>'
         f'<span style="flex:1;overflow-wrap:anywhere">{escape(phrase)}</span>'
