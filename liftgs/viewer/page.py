@@ -26,7 +26,10 @@ from liftgs.viewer.turns import Turns
 
 _QUIET_S = 0.3  # after the last key, before the network is asked
 _LINE_PX = 2.5
-_STEP_BACK = 1.03  # so that the room does not touch the edges of the page
+_ROOMIER = 1.03  # so that the room does not touch the edges of the page
+_Z = np.array([0.0, 0.0, 1.0])
+_UPRIGHT = 0.5  # cosine of 60 degrees: photos may look up or down, all of them together less so
+_NEAREST_M = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +60,9 @@ class Page:
         self._walls_lock = threading.Lock()
         self._hidden: frozenset[int] = frozenset()
         self._turns = Turns(self._refresh, _QUIET_S)
-        self._set_view()
         self._add_widgets()
         self._photos = Photos(self._server, known.scan.frames) if known.scan.frames else None
+        self._set_view()
         self._draw()
         self._server.on_client_connect(self._follow)
 
@@ -79,15 +82,18 @@ class Page:
     # ---- what is set up once
 
     def _set_view(self) -> None:
-        xyz = self._points.xyz
-        camera, shown = overview(xyz, xyz[:0], 4, 3)
+        """Start above a corner; where z is not up, at the first photo, which somebody held upright."""
+        xyz, frames, start = self._points.xyz, self._known.scan.frames, self._server.initial_camera
+        up = -np.mean([frame.camera.cam_to_world[:3, 1] for frame in frames], axis=0) if frames else _Z
+        if up @ _Z < _UPRIGHT * np.linalg.norm(up):
+            start.up, camera, shown = up, frames[0].camera, np.ones(len(xyz), bool)
+        else:
+            start.up, (camera, shown) = _Z, overview(xyz, xyz[:0], 4, 3)
         position, forward = camera.cam_to_world[:3, 3], camera.cam_to_world[:3, 2]
-        start = self._server.initial_camera
-        middle = position + forward * ((xyz[shown].mean(axis=0) - position) @ forward)
-        start.position, start.look_at = middle + _STEP_BACK * (position - middle), middle
-        start.up = (0.0, 0.0, 1.0)
-        start.fov = vertical_fov(camera)
-        self._hidden = walls_before(xyz, position)
+        distance = max((xyz[shown].mean(axis=0) - position) @ forward, _NEAREST_M)
+        start.position, start.look_at = position, position + distance * forward
+        start.fov = _ROOMIER * vertical_fov(camera)
+        self._make_way(position)
 
     def _add_widgets(self) -> None:
         gui = self._server.gui

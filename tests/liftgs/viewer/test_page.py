@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
@@ -22,7 +23,8 @@ import pytest
 from PIL import Image
 
 from liftgs import cli
-from liftgs.ground import Grounder, encode, files, load
+from liftgs.ground import EncodedScan, Grounder, Scan, encode, files, load
+from liftgs.scene import Frame
 
 pytest.importorskip("viser", reason="needs viser: pip install 'liftgs[viewer]'")
 from liftgs.viewer.page import Page, check_address
@@ -46,9 +48,14 @@ def grounder() -> Grounder:
     return load("tiny")
 
 
+@pytest.fixture(scope="module")
+def known(grounder: Grounder) -> EncodedScan:
+    return encode(grounder, ROOM)
+
+
 @pytest.fixture
-def page(grounder: Grounder) -> Iterator[Page]:
-    page = Page(grounder, encode(grounder, ROOM), port=0)
+def page(grounder: Grounder, known: EncodedScan) -> Iterator[Page]:
+    page = Page(grounder, known, port=0)
     yield page
     page.close()
 
@@ -159,6 +166,31 @@ def test_a_photo_does_not_hide_the_view_from_its_place(page: Page) -> None:
         np.testing.assert_allclose(photo.position, frame.camera.cam_to_world[:3, 3])
     page._make_way(np.array([0.0, 0.0, 50.0]))
     assert all(photo.visible for photo in nodes)
+
+
+def turned(frame: Frame, turn: np.ndarray) -> Frame:
+    pose = np.eye(4)
+    pose[:3] = turn @ frame.camera.cam_to_world[:3]
+    camera = dataclasses.replace(frame.camera, cam_to_world=pose)
+    return dataclasses.replace(frame, camera=camera)
+
+
+def test_the_start_is_upright_also_where_z_is_not_up(grounder: Grounder, known: EncodedScan, page: Page) -> None:
+    start = page._server.initial_camera
+    assert start.position[2] > page._points.xyz[:, 2].max(), "above the room"
+    np.testing.assert_array_equal(start.up, (0, 0, 1))
+    y_down = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # what was z is minus y
+    scan = known.scan
+    cloud = dataclasses.replace(scan.cloud, xyz=(scan.cloud.xyz @ y_down.T).astype(np.float32))
+    frames = [turned(frame, y_down) for frame in scan.frames]
+    tilted = Page(grounder, encode(grounder, Scan("tilted", cloud, frames)), port=0)
+    try:
+        start = tilted._server.initial_camera
+        np.testing.assert_allclose(start.position, frames[0].camera.cam_to_world[:3, 3])
+        assert start.up is not None
+        assert start.up[1] < -0.8, "up is where it was"
+    finally:
+        tilted.close()
 
 
 def test_a_plain_cloud_has_a_page_without_photos(grounder: Grounder, tmp_path: Path) -> None:
