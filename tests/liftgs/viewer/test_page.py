@@ -23,10 +23,13 @@ import pytest
 from PIL import Image
 
 from liftgs import cli
+from liftgs.geometry import project
 from liftgs.ground import EncodedScan, Grounder, Scan, encode, files, load
-from liftgs.scene import Frame
+from liftgs.scene import Camera, Frame
 
 pytest.importorskip("viser", reason="needs viser: pip install 'liftgs[viewer]'")
+import viser.transforms
+
 from liftgs.viewer.page import Page, check_address
 
 ROOM = "procedural:apartments/000005?seed=1000000&width=128&height=128"
@@ -109,6 +112,25 @@ def test_what_is_typed_lights_up_in_the_browser(visit: Any) -> None:
     visit.locator("form input").fill("")
     visit.get_by_text("Type what to look for").wait_for()
     wait_until(lambda: orange(visit) < before + 100, "the room has its own colours again")
+
+
+def test_a_click_on_a_photo_flies_to_where_it_was_taken(visit: Any, page: Page, known: EncodedScan) -> None:
+    wait_until(page._server.get_clients, "the browser has told where its camera is")
+    (client,) = page._server.get_clients().values()
+    K = np.diag([SIZE["height"] / 2 / np.tan(client.camera.fov / 2)] * 2 + [1.0])
+    K[:2, 2] = SIZE["width"] / 2, SIZE["height"] / 2
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = viser.transforms.SO3(client.camera.wxyz).as_matrix(), client.camera.position
+    cameras = [frame.camera for frame in known.scan.frames]
+    pictures = np.array([camera.cam_to_world[:3] @ (0, 0, 0.3, 1) for camera in cameras])
+    pixels, z = project(pictures, Camera(K, pose, SIZE["width"], SIZE["height"]))
+    nearest = min((i for i in range(len(z)) if pixels[i, 0] < 500), key=lambda i: z[i])
+    visit.mouse.click(*pixels[nearest])
+    goal = cameras[nearest].cam_to_world
+    wait_until(lambda: np.allclose(client.camera.position, goal[:3, 3], atol=1e-3), "it is there")
+    wait_until(lambda: client.camera.look_at @ goal[:3, 2] > goal[:3, 3] @ goal[:3, 2], "it looks ahead")
+    seen = viser.transforms.SO3(client.camera.wxyz).as_matrix()
+    np.testing.assert_allclose(seen[:, 2], goal[:3, 2], atol=1e-2)
 
 
 # ---- without a browser
