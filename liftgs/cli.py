@@ -6,6 +6,7 @@ that nothing here imports it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +20,7 @@ from liftgs.scene import BadInput
 
 if TYPE_CHECKING:
     from liftgs.ground import Grounding
+    from liftgs.readers import ReaderOptions
     from liftgs.tasks.zero_shot import ZeroShotScores
 
 app = typer.Typer(
@@ -27,6 +29,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="3D visual-language grounding from rendered 2D supervision. Jobs run with `ray job submit jobs/NAME.yaml`.",
 )
+
+# What commands that read a scan share.
+SceneUri = Annotated[str, typer.Argument(help="A scene that the readers know, `procedural:...`, or a `.ply`.")]
+Frames = Annotated[int, typer.Option(help="Most frames that are read, spread over the scene.", min=1)]
+Stride = Annotated[int, typer.Option(help="Consider every so many-th frame.", min=1)]
+MetresPerUnit = Annotated[float, typer.Option(help="Of a .ply, COLMAP or nerfstudio scene.")]
+DepthUnitsPerM = Annotated[float | None, typer.Option(help="Of depth images; 1000 is millimetres.")]
+Device = Annotated[str, typer.Option(help="A torch device.")]
 
 
 @app.command()
@@ -64,7 +74,7 @@ def zero_shot(
     top_k: Annotated[int, typer.Option(help="Most instances of a scene.", min=1)] = 500,
     nms_iou: Annotated[float, typer.Option(help="Masks overlap better ones at most so far.", min=0, max=1)] = 0.25,
     untrained: Annotated[bool, typer.Option(help="Compare with a network of fresh weights.")] = True,
-    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Score class names as queries in held-out procedural rooms: instance AP, and the best mask of each class."""
     from liftgs.ground import load  # noqa: PLC0415  as above
@@ -93,29 +103,25 @@ def zero_shot(
 @app.command()
 def ground(
     checkpoint: Annotated[str, typer.Argument(help="A pretrained network: 'tiny', or a folder: a path or fsspec URL.")],
-    scene: Annotated[str, typer.Argument(help="A scene that the readers know, `procedural:...`, or a `.ply`.")],
+    scene: SceneUri,
     phrases: Annotated[list[str], typer.Argument(help='What to find: "the red chair" "a table".')],
     out: Annotated[str, typer.Option(help="Folder for a coloured .ply and JSON.")] = "",
     image: Annotated[Path | None, typer.Option(help="Write a rendered picture (.png) here.")] = None,
     top: Annotated[int, typer.Option(help="Most answers to a phrase.", min=1)] = 3,
     threshold: Annotated[float, typer.Option(help="Least score of an answer.", min=0, max=1)] = 0.0,
-    frames: Annotated[int, typer.Option(help="Most frames that are read, spread over the scene.", min=1)] = 60,
-    stride: Annotated[int, typer.Option(help="Consider every so many-th frame.", min=1)] = 1,
-    metres_per_unit: Annotated[float, typer.Option(help="Of a .ply, COLMAP or nerfstudio scene.")] = 1.0,
-    depth_units_per_m: Annotated[float | None, typer.Option(help="Of depth images; 1000 is millimetres.")] = None,
-    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+    frames: Frames = 60,
+    stride: Stride = 1,
+    metres_per_unit: MetresPerUnit = 1.0,
+    depth_units_per_m: DepthUnitsPerM = None,
+    device: Device = "cpu",
 ) -> None:
     """Find what phrases name in a scan: masks, boxes and scores."""
     if not all(phrase.strip() for phrase in phrases):
         raise typer.BadParameter('a phrase is empty; say what to find, like "the red chair"')
     from liftgs.ground import files, load, open_scan, picture  # noqa: PLC0415  as above
     from liftgs.ground import ground as find  # noqa: PLC0415
-    from liftgs.readers import ReaderOptions  # noqa: PLC0415
 
-    try:
-        options = ReaderOptions(metres_per_unit=metres_per_unit, depth_units_per_m=depth_units_per_m)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    options = _reader_options(metres_per_unit, depth_units_per_m)
     grounder = load(checkpoint, device)
     voxel_size_m = grounder.model.config.voxel_size_m
     scan = open_scan(scene, voxel_size_m, frames, stride, options)
@@ -127,6 +133,62 @@ def ground(
         written.append(str(image))
     for path in written:
         typer.echo(f"wrote {path}", err=True)
+
+
+@app.command()
+def view(
+    scene: SceneUri,
+    checkpoint: Annotated[
+        str, typer.Option(help="A pretrained network: 'tiny', or a folder: a path or fsspec URL.")
+    ] = "tiny",
+    host: Annotated[
+        str,
+        typer.Option(help="Where to listen. Any other than the default is open to the network, without a password."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = 8080,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+    frames: Frames = 60,
+    stride: Stride = 1,
+    metres_per_unit: MetresPerUnit = 1.0,
+    depth_units_per_m: DepthUnitsPerM = None,
+    device: Device = "cpu",
+) -> None:
+    """Look at a scan in the browser; what you type lights up. Ctrl-C ends."""
+    try:
+        from liftgs.viewer.page import Page, check_address  # noqa: PLC0415  as above
+    except ModuleNotFoundError as error:
+        if error.name != "viser":
+            raise
+        typer.echo("liftgs: the viewer needs viser: pip install 'liftgs[viewer]'", err=True)
+        raise typer.Exit(1) from None
+    from liftgs.ground import encode, load, open_scan  # noqa: PLC0415
+
+    options = _reader_options(metres_per_unit, depth_units_per_m)
+    try:
+        check_address(host, port)  # before the work
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from None
+    grounder = load(checkpoint, device)
+    scan = open_scan(scene, grounder.model.config.voxel_size_m, frames, stride, options)
+    page = Page(grounder, encode(grounder, scan), host, port)
+    typer.echo(f"{scene} is at {page.url}; Ctrl-C ends")
+    if open_browser:
+        typer.launch(page.url)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        page.close()
+
+
+def _reader_options(metres_per_unit: float, depth_units_per_m: float | None) -> ReaderOptions:
+    from liftgs.readers import ReaderOptions  # noqa: PLC0415
+
+    try:
+        return ReaderOptions(metres_per_unit=metres_per_unit, depth_units_per_m=depth_units_per_m)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _progress(line: str) -> None:

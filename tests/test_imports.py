@@ -26,7 +26,8 @@ ORDER = (
     ("model",),
     ("losses", "tasks", "training"),
     ("pretraining", "finetuning"),
-    ("ground", "viewer"),
+    ("ground",),
+    ("viewer",),
     ("cli",),
 )
 #: The one step sideways: a sample holds labels.

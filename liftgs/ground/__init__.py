@@ -7,7 +7,7 @@
 `found.matches` are masks, boxes and scores; `liftgs.ground.files` writes them, `liftgs.ground.picture` draws them.
 """
 
-from liftgs.ground.grounding import Grounder, Grounding, Match, ground, load
+from liftgs.ground.grounding import EncodedScan, Grounder, Grounding, Match, encode, ground, load
 from liftgs.ground.scans import Scan, open_scan
 
-__all__ = ["Grounder", "Grounding", "Match", "Scan", "ground", "load", "open_scan"]
+__all__ = ["EncodedScan", "Grounder", "Grounding", "Match", "Scan", "encode", "ground", "load", "open_scan"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import fsspec
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from liftgs.ground.grounding import Grounding, Match
 
@@ -23,6 +24,16 @@ def phrase_colours(count: int) -> UInt8[np.ndarray, "p 3"]:
     golden = (5**0.5 - 1) / 2  # its multiples never bunch up
     more = [colorsys.hsv_to_rgb(i * golden % 1, 0.75, 0.9) for i in range(count - len(_COLOURS))]
     return np.array([*_COLOURS, *(np.rint(np.multiply(rgb, 255)) for rgb in more)], np.uint8)[:count]
+
+
+def paint(
+    rgb: UInt8[np.ndarray, "n 3"], masks: Sequence[tuple[Int[np.ndarray, " k"], UInt8[np.ndarray, " 3"]]]
+) -> UInt8[np.ndarray, "n 3"]:
+    """Colours with some masks (indices of rows) filled; smaller masks over larger ones, so that none is hidden."""
+    painted = rgb.copy()
+    for rows, colour in sorted(masks, key=lambda mask: -len(mask[0])):
+        painted[rows] = colour
+    return painted
 
 
 def write(found: Grounding, folder: str, checkpoint: str, voxel_size_m: float) -> list[str]:
@@ -87,10 +98,7 @@ def _plain(match: Match) -> dict[str, Any]:
 
 
 def _painted(found: Grounding) -> UInt8[np.ndarray, "n 3"]:
-    """Colours of the cloud; smaller masks over larger ones, so that none is hidden."""
-    rgb = found.scan.cloud.rgb.copy()
+    """Colours of the cloud, each phrase's best mask in its own."""
     coloured = zip(found.phrases, phrase_colours(len(found.phrases)), strict=True)
-    best = [(match, colour) for phrase, colour in coloured if (match := found.best(phrase)) is not None]
-    for match, colour in sorted(best, key=lambda pair: -len(pair[0].points)):
-        rgb[match.points] = colour
-    return rgb
+    best = [(match.points, colour) for phrase, colour in coloured if (match := found.best(phrase)) is not None]
+    return paint(found.scan.cloud.rgb, best)

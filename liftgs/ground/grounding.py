@@ -29,6 +29,19 @@ class Grounder:
 
 
 @dataclass(frozen=True, eq=False)
+class EncodedScan:
+    """A scan and what the network makes of it, from `encode`; any number of phrases may then be asked for.
+
+    Attributes:
+        scan: what was looked at.
+        encoded: holds the voxels, and which of them each point of the scan's cloud is in.
+    """
+
+    scan: Scan
+    encoded: EncodedScene
+
+
+@dataclass(frozen=True, eq=False)
 class Match:
     """One answer to one phrase.
 
@@ -103,9 +116,25 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Grounder
     return Grounder(model, clip)
 
 
+def encode(grounder: Grounder, scene: str | Scene | Scan | PointCloud) -> EncodedScan:
+    """Read a scene and run the network up to where it hears phrases, which is most of the work.
+
+    Args:
+        grounder: from `load`.
+        scene: what `open_scan` opens, or the thing itself.
+
+    Raises:
+        BadInput: the scene cannot be read, or holds no points.
+    """
+    model = grounder.model
+    scan = _scan(scene, model.config.voxel_size_m)
+    with torch.inference_mode():
+        return EncodedScan(scan, model.encode([model.voxelise(scan.cloud)])[0])
+
+
 def ground(
     grounder: Grounder,
-    scene: str | Scene | Scan | PointCloud,
+    scene: str | Scene | Scan | PointCloud | EncodedScan,
     phrases: Sequence[str],
     top: int = 3,
     threshold: float = 0.0,
@@ -116,7 +145,7 @@ def ground(
 
     Args:
         grounder: from `load`.
-        scene: what `open_scan` opens, or the thing itself.
+        scene: as `encode` takes it, or what it gives.
         phrases: each names one kind of thing; equal phrases are asked once.
         top: most answers to a phrase.
         threshold: least score of an answer.
@@ -129,22 +158,20 @@ def ground(
     """
     names = tuple(dict.fromkeys(phrases))
     queries = encode_phrases(names, grounder.clip)
-    model = grounder.model
-    scan = _scan(scene, model.config.voxel_size_m)
+    known = scene if isinstance(scene, EncodedScan) else encode(grounder, scene)
+    voxels = known.encoded.voxels
     with torch.inference_mode():
-        voxels = model.voxelise(scan.cloud)
-        encoded = model.encode([voxels])[0]
-        every_voxel = torch.arange(len(voxels), device=model.device)  # a dense cloud has far more points than voxels
-        on_voxels = replace(encoded, voxels=replace(voxels, of_point=every_voxel))
-        candidates = propose(partial(model.answer, on_voxels), queries, phrases_at_once)
+        every_voxel = torch.arange(len(voxels), device=voxels.xyz.device)  # a dense cloud has far more points
+        on_voxels = replace(known.encoded, voxels=replace(voxels, of_point=every_voxel))
+        candidates = propose(partial(grounder.model.answer, on_voxels), queries, phrases_at_once)
     candidates = candidates[candidates.score >= threshold]
     of_point = voxels.of_point.cpu().numpy()
     matches = [
-        _match(scan.cloud, of_point, name, rank, score, mask)
+        _match(known.scan.cloud, of_point, name, rank, score, mask)
         for label, name in enumerate(names)
         for rank, (score, mask) in enumerate(_answers(candidates, label, ProposalConfig(1, top, nms_iou)), 1)
     ]
-    return Grounding(scan, names, matches, encoded)
+    return Grounding(known.scan, names, matches, known.encoded)
 
 
 def _scan(scene: str | Scene | Scan | PointCloud, voxel_size_m: float) -> Scan:

@@ -1,11 +1,11 @@
-"""Where to look from: the photo that shows most of what was found, or a view of the whole cloud."""
+"""Where to look from: the photo that shows most of what was found, or a view of the whole cloud, and what hides it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from liftgs.geometry import CloudConfig, project, sees
 from liftgs.scene import Camera, Frame
@@ -56,6 +56,27 @@ def overview(
             shown[:] = True
     backward = np.array([*(side / np.sqrt(2) * np.cos(_ELEVATION)), np.sin(_ELEVATION)])
     return _facing(xyz[shown], backward, width, height), shown
+
+
+def walls(xyz: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
+    """Which side of the room each point is part of.
+
+    Returns:
+        0, 1, 2 for the sides at the least x, y, z; 3, 4, 5 for those at the greatest; -1 for what is inside. All are
+        inside if the cloud is not as large as a room in every direction, or if its sides are nearly all of it.
+    """
+    gaps = np.concatenate([xyz - xyz.min(axis=0), xyz.max(axis=0) - xyz], axis=1)
+    side = np.where(gaps.min(axis=1) <= _SHELL_M, gaps.argmin(axis=1), -1)
+    most_hidden = np.bincount(side[side >= 0], minlength=6).reshape(2, 3).max(axis=0).sum()
+    if np.ptp(xyz, axis=0).min() <= _ROOM_HEIGHT_M or most_hidden > (1 - _LEAST_INSIDE) * len(xyz):
+        side[:] = -1
+    return side
+
+
+def walls_before(xyz: Float[np.ndarray, "n 3"], position: Float[np.ndarray, " 3"]) -> frozenset[int]:
+    """The sides that a camera at some place, outside the cloud's box, has between itself and the inside."""
+    outside = np.concatenate([position < xyz.min(axis=0), position > xyz.max(axis=0)])
+    return frozenset(np.flatnonzero(outside).tolist())
 
 
 def _facing(xyz: Float[np.ndarray, "n 3"], backward: Float[np.ndarray, " 3"], width: int, height: int) -> Camera:
