@@ -21,6 +21,7 @@ ORDER = (
     ("labels", "sample"),
     ("procedural",),
     ("readers",),
+    ("video",),
     ("teachers",),
     ("render",),
     ("model",),

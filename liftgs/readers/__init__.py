@@ -6,6 +6,9 @@ Frames are read one at a time; nothing but index files and listings is held.
 
 from __future__ import annotations
 
+import posixpath
+import shlex
+
 from liftgs.readers.colmap import ColmapScene
 from liftgs.readers.files import Folder
 from liftgs.readers.folder import FolderScene
@@ -17,6 +20,7 @@ from liftgs.scene import BadInput, Scene
 __all__ = ["FORMATS", "ReaderOptions", "list_scenes", "open_scene"]
 
 _PROCEDURAL = "procedural:"
+_VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 _LOOKED_FOR = (
     "transforms.json (nerfstudio); rgb.txt, depth.txt and groundtruth.txt (TUM); *.pose.txt or color/ and pose/ "
     "(folder); cameras, images and points3D, .bin or .txt, in sparse/0, sparse or the folder itself (COLMAP)"
@@ -29,12 +33,13 @@ def open_scene(uri: str, options: ReaderOptions = DEFAULT_OPTIONS) -> Scene:
     Opening is cheap but not free on object stores: keep the scene for as long as you read from it.
 
     Raises:
-        BadInput: there is no such folder, or no known format in it.
+        BadInput: there is no such folder, or no known format in it, or it is a video: first run `liftgs video`.
     """
     if _is_procedural(uri, options):
         from liftgs import procedural  # noqa: PLC0415  most sources do without it
 
         return procedural.open_scene(uri)
+    _refuse_video(uri)
     folder = Folder(uri)
     if options.format != "auto":
         return _build(options.format, folder, options)
@@ -57,6 +62,7 @@ def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[s
         from liftgs import procedural  # noqa: PLC0415  as above
 
         return list(procedural.list_scenes(source))
+    _refuse_video(source)
     folder = Folder(source)
     entries = folder.entries()
     if _matches(folder, entries, options.format):
@@ -70,6 +76,15 @@ def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[s
     if not scenes:
         raise BadInput(source, f"no known scene format in it or in its sub-folders; looked for {_LOOKED_FOR}")
     return scenes
+
+
+def _refuse_video(uri: str) -> None:
+    """Posing a video takes minutes, and readers are opened in many processes."""
+    if uri.lower().endswith(_VIDEOS):
+        name = posixpath.splitext(posixpath.basename(uri))[0]
+        raise BadInput(
+            uri, f"is a video; make a scene of it first: liftgs video {shlex.quote(uri)} {shlex.quote(name)}"
+        )
 
 
 def _is_procedural(uri: str, options: ReaderOptions) -> bool:
