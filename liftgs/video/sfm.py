@@ -40,8 +40,11 @@ def solve(work: Path, names: Sequence[str], progress: Callable[[str], None]) -> 
     """
     database = work / "database.db"
     _find_matches(work, work / "images", names, pycolmap.CameraMode.SINGLE, progress)
-    options = _mapping_options()
     placed = 0
+
+    def on_pair() -> None:  # a model begins; there may be several, of which the largest is kept
+        nonlocal placed
+        placed = 2
 
     def on_image() -> None:
         nonlocal placed
@@ -52,7 +55,14 @@ def solve(work: Path, names: Sequence[str], progress: Callable[[str], None]) -> 
     progress("structure from motion")
     models = work / "models"
     models.mkdir(exist_ok=True)
-    found = pycolmap.incremental_mapping(database, work / "images", models, options, next_image_callback=on_image)
+    found = pycolmap.incremental_mapping(
+        database,
+        work / "images",
+        models,
+        _mapping_options(),
+        initial_image_pair_callback=on_pair,
+        next_image_callback=on_image,
+    )
     return max(found.values(), key=lambda model: model.num_reg_images(), default=None)
 
 

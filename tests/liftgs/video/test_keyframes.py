@@ -47,6 +47,19 @@ def test_walking_forward_and_rolling_are_motion_too() -> None:
         assert motion(before.astype(np.uint8), after.astype(np.uint8)) > 0.015
 
 
+def test_a_picture_of_something_else_is_infinitely_far() -> None:
+    before, after = (films.texture((240, 320), seed).mean(-1).astype(np.uint8) for seed in (0, 1))
+    assert motion(before, after) == np.inf
+
+
+def test_a_cut_does_not_end_the_choice() -> None:
+    """After a jump beyond recognition keyframes go on."""
+    pictures = [*films.pan(range(0, 160, 8)), *films.pan(range(700, 860, 8))]
+    found = chosen(pictures)
+    assert len([i for i in found if i < 20]) >= 5
+    assert len([i for i in found if i >= 20]) >= 5
+
+
 def test_noise_blur_and_bare_walls_are_no_motion() -> None:
     before = films.texture((240, 320)).mean(-1)
     noise = np.random.default_rng(0).normal(0, 4, before.shape)

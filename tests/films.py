@@ -49,9 +49,9 @@ def pan(shifts: Iterable[int], width: int = 320, height: int = 240) -> list[np.n
     return [ground[:, shift : shift + width].copy() for shift in shifts]
 
 
-def room(views: int, count: int | None = None) -> list[Frame]:
+def room(views: int, count: int | None = None, width: int = 384, height: int = 288) -> list[Frame]:
     """The first `count` views of a tour of a furnished room, with exact depth and true poses."""
-    scene = open_scene(f"procedural:apartments/000003?views={views}&width=384&height=288&depth_noise_mm=0")
+    scene = open_scene(f"procedural:apartments/000003?views={views}&width={width}&height={height}&depth_noise_mm=0")
     return [scene.load(frame_id) for frame_id in scene.frame_ids()[:count]]
 
 
