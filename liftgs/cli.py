@@ -132,7 +132,7 @@ def ground(
 @app.command()
 def video(
     source: Annotated[str, typer.Argument(help="A video: a path or fsspec URL. Poses may be in NAME.transforms.json.")],
-    out: Annotated[Path, typer.Argument(help="The scene folder to make.")],
+    out: Annotated[str, typer.Argument(help="The scene folder to make, on this machine.")],
     max_frames: Annotated[int, typer.Option(help="Most keyframes.", min=5)] = 300,
     min_motion: Annotated[
         float, typer.Option(help="Between keyframes, as a fraction of the picture's longer side.", min=0.001, max=0.1)

@@ -92,7 +92,7 @@ def test_platform_is_no_package() -> None:
     [
         ("liftgs.scene", ["torch", "scipy", "PIL"]),
         ("liftgs.sample", ["torch"]),
-        ("liftgs.readers", ["torch"]),
+        ("liftgs.readers", ["torch", "av", "pycolmap"]),
         ("liftgs.teachers.captions", ["torch"]),
         ("liftgs_platform.pseudolabel", ["torch", "ray"]),  # a mistake in a spec is told at once
         ("liftgs_platform.label_pool", ["torch"]),  # nor does an actor without a model wait for it

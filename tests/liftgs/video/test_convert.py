@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import films
@@ -196,6 +197,23 @@ def test_the_command_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert ended.value.code == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"liftgs: {tmp_path}/a.mp4: ")
+
+
+def test_a_store_is_no_place_for_a_conversion(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["video", str(film), "s3://bucket/tour"])
+    assert ended.value.code == 1
+    assert "s3://bucket/tour: must be a local folder" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in [name for name in sys.modules if name.startswith("liftgs.video")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["video", "a.mp4", "out"])
+    assert ended.value.code == 1
+    assert "pip install 'liftgs[sfm]'" in capsys.readouterr().err
 
 
 # ---- larger ones
