@@ -191,6 +191,39 @@ def _reader_options(metres_per_unit: float, depth_units_per_m: float | None) -> 
         raise typer.BadParameter(str(error)) from None
 
 
+@app.command()
+def video(
+    source: Annotated[str, typer.Argument(help="A video: a path or fsspec URL. Poses may be in NAME.transforms.json.")],
+    out: Annotated[str, typer.Argument(help="The scene folder to make, on this machine.")],
+    max_frames: Annotated[int, typer.Option(help="Most keyframes.", min=5)] = 300,
+    min_motion: Annotated[
+        float, typer.Option(help="Between keyframes, as a fraction of the picture's longer side.", min=0.001, max=0.1)
+    ] = 0.05,
+    long_side_px: Annotated[int, typer.Option(help="Of the stored photos.", min=64)] = 1280,
+    median_distance_m: Annotated[
+        float, typer.Option(help="From the camera to what it sees; sets the scale of a video without poses.")
+    ] = 2.5,
+) -> None:
+    """Make a scene folder of a video: keyframes, cameras by structure from motion, a sparse cloud.
+
+    Started again it goes on where it was stopped; OUT appears when it is whole. Without poses the scale is a guess and
+    up is estimated. Poses beside the video are nerfstudio's transforms.json whose frames have "frame", their position
+    in the video, instead of "file_path".
+    """
+    try:
+        from liftgs.video import VideoConfig, convert  # noqa: PLC0415  as above
+        from liftgs.video.keyframes import KeyframeConfig  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        typer.echo(f"liftgs: {error}; videos need the extra: pip install 'liftgs[sfm]'", err=True)
+        raise typer.Exit(1) from None
+    try:
+        config = VideoConfig(KeyframeConfig(min_motion, max_frames), long_side_px, median_distance_m)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    convert(source, out, config, _progress)
+    typer.echo(f"wrote {out}", err=True)
+
+
 def _progress(line: str) -> None:
     typer.echo(line, err=True)
 

@@ -21,6 +21,7 @@ ORDER = (
     ("labels", "sample"),
     ("procedural",),
     ("readers",),
+    ("video",),
     ("annotations", "teachers"),
     ("render",),
     ("model",),
@@ -92,7 +93,7 @@ def test_platform_is_no_package() -> None:
     [
         ("liftgs.scene", ["torch", "scipy", "PIL"]),
         ("liftgs.sample", ["torch"]),
-        ("liftgs.readers", ["torch"]),
+        ("liftgs.readers", ["torch", "av", "pycolmap"]),
         ("liftgs.annotations", ["torch"]),
         ("liftgs.teachers.captions", ["torch"]),
         ("liftgs_platform.pseudolabel", ["torch", "ray"]),  # a mistake in a spec is told at once

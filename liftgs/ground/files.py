@@ -9,9 +9,10 @@ from typing import Any
 
 import fsspec
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from liftgs.ground.grounding import Grounding, Match
+from liftgs.readers.ply import encode_ply
 
 PLY_NAME, JSON_NAME = "grounding.ply", "grounding.json"
 
@@ -54,7 +55,7 @@ def write(found: Grounding, folder: str, checkpoint: str, voxel_size_m: float) -
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)
     said = describe(found) | {"checkpoint": checkpoint, "voxel_size_m": voxel_size_m}
-    filesystem.pipe_file(f"{path}/{PLY_NAME}", ply(found.scan.cloud.xyz, _painted(found)))
+    filesystem.pipe_file(f"{path}/{PLY_NAME}", encode_ply(found.scan.cloud.xyz, _painted(found)))
     filesystem.pipe_file(f"{path}/{JSON_NAME}", (json.dumps(said) + "\n").encode())
     return [f"{folder.rstrip('/')}/{name}" for name in (PLY_NAME, JSON_NAME)]
 
@@ -74,17 +75,6 @@ def describe(found: Grounding) -> dict[str, Any]:
             for phrase, colour in zip(found.phrases, colours, strict=True)
         ],
     }
-
-
-def ply(xyz: Float32[np.ndarray, "n 3"], rgb: UInt8[np.ndarray, "n 3"]) -> bytes:
-    """A binary PLY of coloured vertices."""
-    vertices = np.empty(len(xyz), [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")])
-    for column, name in zip([*xyz.T, *rgb.T], vertices.dtype.names or (), strict=True):
-        vertices[name] = column
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
-    header += [f"property float {axis}" for axis in "xyz"]
-    header += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
-    return "\n".join([*header, "end_header", ""]).encode() + vertices.tobytes()
 
 
 def _plain(match: Match) -> dict[str, Any]:

@@ -6,6 +6,9 @@ Frames are read one at a time; nothing but index files and listings is held.
 
 from __future__ import annotations
 
+import posixpath
+import shlex
+
 from liftgs.readers.arkitscenes import ArkitScene
 from liftgs.readers.ase import AseScene
 from liftgs.readers.colmap import ColmapScene
@@ -23,6 +26,7 @@ from liftgs.scene import BadInput, Scene
 __all__ = ["FORMATS", "ReaderOptions", "list_scenes", "open_scene"]
 
 _PROCEDURAL = "procedural:"
+_VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 #: The most specific marker first: a nerfstudio folder often holds the COLMAP model that it was made from.
 _READERS: dict[str, type[FolderBacked]] = {
     "arkitscenes": ArkitScene,
@@ -50,12 +54,13 @@ def open_scene(uri: str, options: ReaderOptions = DEFAULT_OPTIONS) -> Scene:
     Opening is cheap but not free on object stores: keep the scene for as long as you read from it.
 
     Raises:
-        BadInput: there is no such folder, or no known format in it.
+        BadInput: there is no such folder, or no known format in it, or it is a video: first run `liftgs video`.
     """
     if _is_procedural(uri, options):
         from liftgs import procedural  # noqa: PLC0415  most sources do without it
 
         return procedural.open_scene(uri)
+    _refuse_video(uri)
     folder = Folder(uri)
     if options.format != "auto":
         return _READERS[options.format](folder, options)
@@ -78,6 +83,7 @@ def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[s
         from liftgs import procedural  # noqa: PLC0415  as above
 
         return list(procedural.list_scenes(source))
+    _refuse_video(source)
     folder = Folder(source)
     entries = folder.entries()
     if _matches(folder, entries, options.format):
@@ -91,6 +97,15 @@ def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[s
     if not scenes:
         raise BadInput(source, f"no known scene format in it or in its sub-folders; looked for {_LOOKED_FOR}")
     return scenes
+
+
+def _refuse_video(uri: str) -> None:
+    """Posing a video takes minutes, and readers are opened in many processes."""
+    if uri.lower().endswith(_VIDEOS):
+        name = posixpath.splitext(posixpath.basename(uri))[0]
+        raise BadInput(
+            uri, f"is a video; make a scene of it first: liftgs video {shlex.quote(uri)} {shlex.quote(name)}"
+        )
 
 
 def _is_procedural(uri: str, options: ReaderOptions) -> bool:

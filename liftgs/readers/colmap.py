@@ -5,7 +5,8 @@ the centre of the first pixel is at (0.5, 0.5). Camera models PINHOLE and SIMPLE
 SIMPLE_RADIAL, RADIAL and OPENCV are undistorted; others are refused. There is no depth: the cloud is points3D.
 
 The scale of a reconstruction is arbitrary: give `ReaderOptions.metres_per_unit` unless it is in metres already, since
-voxels and the depth range are in metres. Up is unknown.
+voxels and the depth range are in metres. Up is unknown, unless a `world.json` beside the model, which `liftgs video`
+writes, says {"gravity": "estimated"} or "z-up".
 
 Both files of a large reconstruction are walked as streams; the 2D points and tracks, most of their bytes, are skipped.
 
@@ -14,12 +15,13 @@ Source: https://colmap.github.io/format.html
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -28,7 +30,7 @@ from liftgs.readers.cameras import pinhole, pose, rotation
 from liftgs.readers.distortion import NO_DISTORTION, Distortion
 from liftgs.readers.files import Folder, inside, natural_order
 from liftgs.readers.frames import FolderBacked, FrameFiles, load_frame
-from liftgs.scene import BadInput, Frame, PointCloud
+from liftgs.scene import BadInput, Frame, Gravity, PointCloud
 
 #: COLMAP's model id -> name and number of parameters (src/colmap/sensor/models.h)
 _MODELS = {
@@ -45,6 +47,7 @@ _MODELS = {
     10: ("THIN_PRISM_FISHEYE", 12),
 }
 _PLACES = ("sparse/0", "sparse", "")
+_WORLD = "world.json"
 _READ_AHEAD = 1 << 20
 
 T = TypeVar("T")
@@ -80,6 +83,20 @@ class ColmapScene(FolderBacked):
                 if any({f"cameras.{e}", f"images.{e}", f"points3D.{e}"} <= names.keys() for e in ("bin", "txt")):
                     return place and place + "/"
         return None
+
+    @cached_property
+    def gravity(self) -> Gravity:  # type: ignore[override]
+        """See the module's text."""
+        path = self._prefix + _WORLD
+        if not self._folder.has(path):
+            return "unknown"
+        try:
+            said = json.loads(self._folder.text(path))["gravity"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            said = None
+        if said not in get_args(Gravity):
+            raise BadInput(self._folder.uri_of(path), f'is not JSON with "gravity", one of {get_args(Gravity)}')
+        return cast(Gravity, said)
 
     def frame_ids(self) -> Sequence[str]:
         """Names of the registered images, in natural order."""

@@ -1,4 +1,4 @@
-"""The vertices of a PLY file, coloured. ASCII and binary; reads the vertex element only."""
+"""The vertices of a PLY file, coloured. Reads ASCII and binary, the vertex element only; writes binary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from typing import IO, Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from liftgs.readers.files import Folder
 from liftgs.scene import BadInput, PointCloud
@@ -42,6 +43,17 @@ def read_ply(folder: Folder, path: str) -> PointCloud:
                 raise BadInput(uri, f"truncated: holds {len(data) // row.itemsize} of {count} vertices")
             vertices = np.frombuffer(data, row, count)
     return _cloud(vertices, uri)
+
+
+def encode_ply(xyz: Float32[np.ndarray, "n 3"], rgb: UInt8[np.ndarray, "n 3"]) -> bytes:
+    """The bytes of a binary PLY of coloured vertices."""
+    vertices = np.empty(len(xyz), [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")])
+    for column, name in zip([*xyz.T, *rgb.T], vertices.dtype.names or (), strict=True):
+        vertices[name] = column
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
+    header += [f"property float {axis}" for axis in "xyz"]
+    header += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    return "\n".join([*header, "end_header", ""]).encode() + vertices.tobytes()
 
 
 def _header_lines(stream: IO[bytes], uri: str) -> list[list[str]]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from untrained import untrained_model
 
-from liftgs.ground import Grounder, Grounding, Scan, files, ground, load, open_scan
+from liftgs.ground import Grounder, Grounding, Scan, ground, load, open_scan
 from liftgs.ground.scans import load_scan
 from liftgs.procedural import ProceduralScene
 from liftgs.readers import ReaderOptions
+from liftgs.readers.ply import encode_ply
 from liftgs.scene import BadInput, Camera, Frame, PointCloud, Scene
 
 KITCHEN = Path(__file__).parents[4] / "shared/data/7scenes-kitchen"
@@ -120,7 +121,7 @@ def test_a_checkpoint_that_does_not_fit_its_clip_is_refused(tmp_path: Path) -> N
 
 
 def write_ply(path: Path, xyz: np.ndarray) -> str:
-    path.write_bytes(files.ply(xyz.astype(np.float32), np.full((len(xyz), 3), 128, np.uint8)))
+    path.write_bytes(encode_ply(xyz.astype(np.float32), np.full((len(xyz), 3), 128, np.uint8)))
     return str(path)
 
 

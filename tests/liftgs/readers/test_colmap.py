@@ -111,6 +111,19 @@ def test_units_of_the_reconstruction_become_metres(tmp_path):
     assert_cloud_projects_into_frames(scene)
 
 
+@pytest.mark.parametrize("place", ["sparse/0/", ""])
+def test_a_file_beside_the_model_may_tell_of_gravity(tmp_path, place):
+    write_files(tmp_path, reconstruction(binary(count=50), place) | {f"{place}world.json": b'{"gravity": "estimated"}'})
+    assert open_scene(str(tmp_path)).gravity == "estimated"
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b"{}", b'{"gravity": "down"}', b'{"gravity": ["z-up"]}'])
+def test_a_broken_file_about_gravity_is_bad_input(tmp_path, said):
+    write_files(tmp_path, reconstruction(binary(count=50)) | {"sparse/0/world.json": said})
+    with pytest.raises(BadInput, match=r"world.json: is not JSON with .gravity."):
+        _ = open_scene(str(tmp_path)).gravity
+
+
 def test_simple_pinhole_has_one_focal_length(tmp_path):
     write_files(tmp_path, reconstruction(text(("SIMPLE_PINHOLE", (140.0, 81.0, 59.0)))))
     assert_cameras(open_scene(str(tmp_path)), IDS, np.array([[140.0, 0, 81], [0, 140, 59], [0, 0, 1]]))
