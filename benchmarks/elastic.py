@@ -22,10 +22,9 @@ import math
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,28 +240,23 @@ class Life:
 
 
 def disturbed(drive: Callable[[str, Spec], None], spec: Spec) -> Life:
-    """A training whose nodes are killed in turn."""
+    """A training whose nodes are killed in turn. Ray starts nodes in the main thread only, so that is where they die."""
     kills: list[float] = []
-    ended = threading.Event()
-    with cluster(WORKERS) as (made, nodes):
+    with cluster(WORKERS) as (made, nodes), ThreadPoolExecutor(1) as pool:
+        training = pool.submit(in_child, drive, made.address, spec)
 
-        def disturb() -> None:
-            while not done_by(spec):
-                if ended.wait(0.5):
-                    return
-            while not ended.wait(KILL_EVERY_S - BACK_S * bool(kills)):
-                made.remove_node(nodes.pop(0), allow_graceful=False)
-                kills.append(time.time())
-                if not ended.wait(BACK_S):
-                    nodes.append(made.add_node(num_cpus=1))
+        def ended_within(seconds: float) -> bool:
+            wait([training], seconds)
+            return training.done()
 
-        thread = threading.Thread(target=disturb)
-        thread.start()
-        try:
-            in_child(drive, made.address, spec)
-        finally:
-            ended.set()
-            thread.join()
+        while not ended_within(0.5) and not done_by(spec):
+            pass
+        while not ended_within(KILL_EVERY_S - BACK_S * bool(kills)):
+            made.remove_node(nodes.pop(0), allow_graceful=False)
+            kills.append(time.time())
+            if not ended_within(BACK_S):
+                nodes.append(made.add_node(num_cpus=1))
+        training.result()
     return Life(done_by(spec), kills)
 
 
