@@ -240,7 +240,7 @@ class Life:
 
 
 def disturbed(drive: Callable[[str, Spec], None], spec: Spec) -> Life:
-    """A training whose nodes are killed in turn. Ray starts nodes in the main thread only, so that is where they die."""
+    """A training whose nodes are killed in turn, here: Ray starts nodes in the main thread only."""
     kills: list[float] = []
     with cluster(WORKERS) as (made, nodes), ThreadPoolExecutor(1) as pool:
         training = pool.submit(in_child, drive, made.address, spec)
