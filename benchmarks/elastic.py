@@ -138,10 +138,13 @@ def drive_default(address: str, spec: Spec) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from benchmarks import elastic  # this file, which as `__main__` workers would not find
+
     ray.init(address=address, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(elastic)
     Path(spec.output).mkdir(parents=True, exist_ok=True)
     TorchTrainer(
-        default_loop,
+        elastic.default_loop,
         train_loop_config={"spec": spec},
         scaling_config=ScalingConfig(num_workers=spec.worker.most, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(name="run", storage_path=spec.output, failure_config=FailureConfig(max_failures=-1)),
