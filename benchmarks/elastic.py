@@ -30,18 +30,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks import _default_training
 from benchmarks._processes import in_child
 from benchmarks.common import Row, least_row, plain_row, rate_row, report
 from benchmarks.shards import make_contents, write_ours
-from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.pretraining.items import ItemConfig
-from liftgs.pretraining.objective import Objective, ObjectiveConfig
-from liftgs.training.trainer import OptimConfig, Trainer
-from liftgs.training.world import World
+from liftgs.pretraining.objective import ObjectiveConfig
+from liftgs.training.trainer import OptimConfig
 from liftgs_platform import manifest, training_log
-from liftgs_platform.loader import Loader
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.pretrain import Pretraining, Spec
 from liftgs_platform.simulation import Nodes, TrainingModel, simulate
@@ -138,51 +134,15 @@ def drive_default(address: str, spec: Spec) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from benchmarks import elastic  # this file, which as `__main__` workers would not find
-
     ray.init(address=address, log_to_driver=False)
-    ray.cloudpickle.register_pickle_by_value(elastic)
+    ray.cloudpickle.register_pickle_by_value(_default_training)
     Path(spec.output).mkdir(parents=True, exist_ok=True)
     TorchTrainer(
-        elastic.default_loop,
+        _default_training.default_loop,
         train_loop_config={"spec": spec},
         scaling_config=ScalingConfig(num_workers=spec.worker.most, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(name="run", storage_path=spec.output, failure_config=FailureConfig(max_failures=-1)),
     ).fit()
-
-
-def default_loop(config: dict[str, Any]) -> None:
-    """Steps, and a checkpoint reported every so often."""
-    import ray.train
-    from ray.train import Checkpoint
-
-    spec: Spec = config["spec"]
-    torch.set_num_threads(1)
-    place = ray.train.get_context()
-    world = World(place.get_world_rank(), place.get_world_size())
-    task = Pretraining(spec)
-    torch.manual_seed(0)
-    trainer = Trainer(LiftGS(LiftGSConfig.named("tiny")), Objective(spec.objective), spec.optim, "cpu", world)
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder, "state.pt"), weights_only=True)
-        trainer.model.load_state_dict(state["model"])
-        trainer.load_state_dict(state["trainer"])
-    places = [place for unit in world.places(BATCH) for place in unit]
-    with Loader(task.mixture(), task.item, BATCH, places=places) as loader:
-        mark = time.time()
-        for batch in loader.batches(trainer.steps_done, spec.optim.steps):
-            trainer.step([one.item for one in batch])
-            if world.rank == 0:
-                done = {"step": trainer.steps_done, "at": time.time(), "seconds": time.time() - mark}
-                with Path(spec.output, "done.jsonl").open("a") as file:
-                    file.write(json.dumps(done | {"workers": world.size}) + "\n")
-            if trainer.steps_done % CHECKPOINT_EVERY == 0:
-                with tempfile.TemporaryDirectory() as folder:
-                    state = {"model": trainer.model.state_dict(), "trainer": trainer.state_dict()}
-                    torch.save(state, Path(folder, "state.pt"))
-                    ray.train.report({}, checkpoint=Checkpoint.from_directory(folder) if world.rank == 0 else None)
-            mark = time.time()
 
 
 def done_by(spec: Spec) -> list[Done]:
