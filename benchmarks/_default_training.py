@@ -1,4 +1,4 @@
-"""The loop of Ray Train's guide around our network and data: what `benchmarks.elastic` compares with. Travels by value."""
+"""The loop of Ray Train's guide around our network and data: a peer of `benchmarks.elastic`. Travels by value."""
 
 from __future__ import annotations
 
