@@ -144,20 +144,13 @@ def run(spec: Spec, job: Job) -> None:
     Raises:
         JobFailed: a corpus, a checkpoint or the output cannot be used, or too many samples cannot be read.
     """
-    try:
-        check_manifests(spec.corpora)
-        mixture = Mixture(spec.corpora, spec.seed)
-        weights = {one.name: weights_hash(one.uri) for one in spec.checkpoints}
-    except (FileNotFoundError, BadInput) as fault:
-        raise JobFailed(str(fault)) from fault
+    if spec.dry_run:
+        print(forecast(spec))
+        return
+    mixture, weights = look(spec)
     sheets = list(sheets_of(spec, mixture))
     there = marked(spec.output)
     missing = [sheet for sheet in sheets if sheet.path not in there]
-    if spec.dry_run:
-        samples = len(sheets) // len(spec.checkpoints)
-        print(f"{len(spec.checkpoints)} checkpoints x {samples} samples, {len(sheets) - len(missing)} of them done")
-        print("dry run: nothing was done")
-        return
     claim(spec.output, identity(spec, mixture, weights))
     job.connect()
     folder = job.record(spec)
@@ -170,6 +163,40 @@ def run(spec: Spec, job: Job) -> None:
         storage.write_bytes(storage.join(place, "result.json"), codecs.encode_json(facts))
     page.write(spec.output, scores)
     print(f"{len(missing)} examined in {clock(seconds)}\nlook at it: {storage.join(spec.output, 'report.html')}")
+
+
+def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:
+    """The corpora, and the hash of each network's weights.
+
+    Raises:
+        JobFailed: one is missing or damaged.
+    """
+    try:
+        check_manifests(spec.corpora)
+        return Mixture(spec.corpora, spec.seed), {one.name: weights_hash(one.uri) for one in spec.checkpoints}
+    except (FileNotFoundError, BadInput) as fault:
+        raise JobFailed(str(fault)) from fault
+
+
+def forecast(spec: Spec) -> str:
+    """What `run` would do."""
+    lines = {
+        "output": spec.output,
+        "networks": ", ".join(f"{one.name} ({one.uri})" for one in spec.checkpoints),
+        "classes": f"{len(class_names(spec.classes))}",
+    }
+    try:
+        sheets = list(sheets_of(spec, look(spec)[0]))
+        there = marked(spec.output)
+        done = sum(sheet.path in there for sheet in sheets)
+        lines["samples"] = (
+            f"{len(sheets) // len(spec.checkpoints)}, asked of each network; {done} of {len(sheets)} done"
+        )
+    except JobFailed as reason:
+        lines["corpora"] = f"cannot be used as yet: {reason}"
+    pool = spec.pool
+    lines["pool"] = f"{pool.least} to {pool.most} processes of {pool.cpus} CPUs and {pool.gpus:g} GPUs"
+    return "\n".join(f"{name:<9}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"
 
 
 def collect(spec: Spec, sheets: Sequence[Sheet]) -> Scores:

@@ -232,5 +232,6 @@ def measured(spec: TrainingSpec, steps_left: int) -> TrainingModel | None:
 def _parameters(spec: TrainingSpec) -> int:
     import torch  # noqa: PLC0415
 
+    config = model_config(spec.model)  # which may load a checkpoint
     with torch.device("meta"):
-        return sum(p.numel() for p in LiftGS(model_config(spec.model)).parameters())
+        return sum(p.numel() for p in LiftGS(config).parameters())

@@ -327,7 +327,7 @@ def test_the_job_pretrains_though_its_worker_is_killed(
     kill_worker(driver, run, log)
     assert driver.wait() == 0, log.read_text()
     text = log.read_text()
-    assert f"pretrained: {STEPS} steps, {2 * STEPS} samples" in text
+    assert f"pretrain: {STEPS} steps, {2 * STEPS} samples" in text
     assert f"model: {run}" in text
     assert_same_run(run, undisturbed)
     assert len(checkpoints.committed(str(run))) == 2
@@ -353,6 +353,6 @@ def test_worker_and_driver_are_killed_and_the_run_ends_with_the_same_weights(
         time.sleep(0.1)
 
     assert submit(ray_cluster, inputs, run, log).wait() == 0, log.read_text()
-    assert f"pretrained: {STEPS} steps, {2 * STEPS} samples" in log.read_text()
+    assert f"pretrain: {STEPS} steps, {2 * STEPS} samples" in log.read_text()
     assert_same_run(run, undisturbed)
     assert len(checkpoints.committed(str(run))) == 2

@@ -152,7 +152,7 @@ def test_other_poses_are_another_conversion(tour: list[Frame], beside: Callable[
         (lambda poses: {**poses, "w": poses["h"], "h": poses["w"]}, "are for 288x384, but the video, upright"),
         (lambda poses: {**poses, "w": None}, "has no image size"),
         (lambda poses: {**poses, "fl_x": "400"}, "fl_x is '400', not a number"),
-        (lambda poses: {**poses, "camera_model": "OPENCV_FISHEYE"}, "OPENCV_FISHEYE is not supported"),
+        (lambda poses: {**poses, "camera_model": "EQUIRECTANGULAR"}, "EQUIRECTANGULAR"),
         (
             lambda poses: {**poses, "frames": [{**f, "transform_matrix": np.eye(4).tolist()} for f in poses["frames"]]},
             "no point could be triangulated",

@@ -25,6 +25,7 @@ from PIL import Image
 from liftgs import cli
 from liftgs.geometry import project
 from liftgs.ground import EncodedScan, Grounder, Scan, encode, files, load
+from liftgs.readers.ply import encode_ply
 from liftgs.scene import Camera, Frame
 
 pytest.importorskip("viser", reason="needs viser: pip install 'liftgs[viewer]'")
@@ -240,7 +241,7 @@ def test_an_address_that_cannot_be_had_is_refused_at_once(grounder: Grounder) ->
 def plain_cloud(folder: Path) -> str:
     rng = np.random.default_rng(0)
     path = folder / "cloud.ply"
-    path.write_bytes(files.ply(rng.random((2000, 3), np.float32), rng.integers(0, 255, (2000, 3)).astype(np.uint8)))
+    path.write_bytes(encode_ply(rng.random((2000, 3), np.float32), rng.integers(0, 255, (2000, 3)).astype(np.uint8)))
     return str(path)
 
 
