@@ -13,6 +13,7 @@ from liftgs.video.decode import Shot
 
 _SHARPNESS_PX = 320  # long side of the pictures that are compared; motion is looked for at half of it
 _BLOCK_PX, _STRIDE_PX = 64, 16
+_QUANTILE = 0.75  # walking forward, the middle of the picture hardly moves; the median would leave gaps
 _FLAT = 1.5  # grey levels; blocks that vary less are bare wall, whose motion is not seen
 _FREQUENCY = 0.15  # cycles per pixel; up to about here blocks are compared
 _RECOGNISED = 0.22  # agreement of a block with a shifted one; strangers reach 0.2, the same things 0.3 and more
@@ -24,8 +25,8 @@ class KeyframeConfig:
 
     Attributes:
         min_motion: a keyframe lies at least this far from the one before and, where a frame is there to be had, less
-            than twice as far: the median shift of the picture's parts, as a fraction of its longer side. At 0.05 a
-            point that wanders across the picture is seen by 10 to 20 keyframes.
+            than twice as far: the shift that a quarter of the picture exceeds, as a fraction of its longer side. At
+            0.05 a point that wanders across the picture is seen by 10 to 20 keyframes.
         max_count: most keyframes; of more, evenly spaced ones are kept. The time of structure from motion grows faster
             than their number.
     """
@@ -91,8 +92,9 @@ def sharpness(grey: UInt8[np.ndarray, "h w"]) -> float:
 def motion(before: UInt8[np.ndarray, "h w"], after: UInt8[np.ndarray, "h w"]) -> float:
     """How far the picture moved, as a fraction of its longer side; infinite if too far to be recognised (about 0.12).
 
-    The median shift over overlapping blocks, each found by phase correlation: unlike a shift of the whole picture it
-    also sees walking forward and rolling. Blocks without texture do not count; a picture of nothing else is at rest.
+    The upper quartile of the shifts of overlapping blocks, each found by phase correlation: unlike a shift of the whole
+    picture it also sees walking forward and rolling. Blocks without texture do not count; a picture of nothing else is
+    at rest.
 
     Source: Kuglin and Hines 1975, The phase correlation image alignment method.
     """
@@ -110,7 +112,7 @@ def motion(before: UInt8[np.ndarray, "h w"], after: UInt8[np.ndarray, "h w"]) ->
     shift = np.stack(np.divmod(agreement.argmax(1), _BLOCK_PX))
     shift = (shift + _BLOCK_PX // 2) % _BLOCK_PX - _BLOCK_PX // 2
     length = np.where(agreement.max(1) < _RECOGNISED, np.inf, np.hypot(*shift))
-    return float(np.median(length)) / (max(before.shape) / 2)
+    return float(np.quantile(length, _QUANTILE, method="higher")) / (max(before.shape) / 2)
 
 
 def _blocks(grey: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "n b b"]:

@@ -21,6 +21,7 @@ _NEIGHBOURS = 8
 _ANCHORS = 48
 #: pinhole with one focal length and one distortion parameter: COLMAP's choice for photos of an unknown lens
 _UNKNOWN_LENS = "SIMPLE_RADIAL"
+_FOCAL_LENGTH = 0.85  # first guess, in longer sides of the picture; phones film at 0.7 to 0.95, COLMAP supposes 1.2
 
 pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR.value)
 
@@ -116,7 +117,9 @@ def _find_matches(
     """Fill the database; what is in it already is not done again."""
     pycolmap.set_random_seed(_SEED)
     path = work / "database.db"
-    lens = pycolmap.ImageReaderOptions(camera_model="PINHOLE" if cameras else _UNKNOWN_LENS)
+    lens = pycolmap.ImageReaderOptions(
+        camera_model="PINHOLE" if cameras else _UNKNOWN_LENS, default_focal_length_factor=_FOCAL_LENGTH
+    )
     with pycolmap.Database.open(path) as database:
         registered = database.num_images()
     if registered < len(names):  # first, in order: the threads that find features would number them as they finish
@@ -148,6 +151,7 @@ def _mapping_options() -> pycolmap.IncrementalPipelineOptions:
     options.mapper.num_threads = 1
     options.mapper.random_seed = _SEED
     options.triangulation.random_seed = _SEED
+    options.structure_less_registration_fallback = False
     return options
 
 
