@@ -247,7 +247,8 @@ def plain_cloud(folder: Path) -> str:
 
 def test_the_command_says_where_the_page_is_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     # As in a terminal: what runs in the background of a script inherits that it ignores SIGINT.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from liftgs.cli import main; main()"
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}; from liftgs.cli import main; main()"
     command = [sys.executable, "-u", "-c", code, "view", plain_cloud(tmp_path), "--port", "0", "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
