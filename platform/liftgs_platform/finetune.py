@@ -20,12 +20,11 @@ from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs.teachers.clip import build_clip
 from liftgs.teachers.configs import EmbedConfig
-from liftgs.training.trainer import Trainer, TrainingDiverged
+from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning
 from liftgs_platform.job import Job
-from liftgs_platform.learning import TrainingSpec, model_config, start_model
-from liftgs_platform.mixture import Mixture
+from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
 from liftgs_platform.training import Learner
 
 
@@ -79,38 +78,14 @@ def check_labels(sample: Sample, config: LiftGSConfig) -> None:
 
 
 @dataclass(frozen=True)
-class Finetuning:
+class Finetuning(SpecifiedTask):
     """The spec as a `training.Task`."""
 
     spec: Spec
 
-    @property
-    def hopeless(self) -> tuple[type[Exception], ...]:
-        """See `Task`."""
-        return (TrainingDiverged,)
-
-    @property
-    def steps(self) -> int:
-        """See `Task`."""
-        return self.spec.optim.steps
-
-    @property
-    def batch_size(self) -> int:
-        """See `Task`."""
-        return self.spec.optim.batch_size
-
-    @property
-    def seed(self) -> int:
-        """See `Task`."""
-        return self.spec.seed
-
     @cached_property
     def _config(self) -> LiftGSConfig:
         return model_config(self.spec.model)
-
-    def mixture(self) -> Mixture:
-        """See `Task`."""
-        return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
 
     def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""

@@ -15,7 +15,7 @@ import numpy as np
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.sample import Sample, decode_sample
 from liftgs.scene import BadInput
-from liftgs.training.trainer import OptimConfig
+from liftgs.training.trainer import OptimConfig, TrainingDiverged
 from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.forecast import of_training
@@ -85,6 +85,37 @@ class TrainingSpec:
                 f"worker.most is {self.worker.most}, but a batch has {self.optim.batch_size} items to share; "
                 "lower worker.most or raise optim.batch_size"
             )
+
+
+@dataclass(frozen=True)
+class SpecifiedTask:
+    """What of a `training.Task` follows from any such spec."""
+
+    spec: TrainingSpec
+
+    @property
+    def hopeless(self) -> tuple[type[Exception], ...]:
+        """See `Task`."""
+        return (TrainingDiverged,)
+
+    @property
+    def steps(self) -> int:
+        """See `Task`."""
+        return self.spec.optim.steps
+
+    @property
+    def batch_size(self) -> int:
+        """See `Task`."""
+        return self.spec.optim.batch_size
+
+    @property
+    def seed(self) -> int:
+        """See `Task`."""
+        return self.spec.seed
+
+    def mixture(self) -> Mixture:
+        """See `Task`."""
+        return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
 
 
 S = TypeVar("S", bound=TrainingSpec)

@@ -16,12 +16,11 @@ from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.pretraining.panel import panel
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
-from liftgs.training.trainer import Trainer, TrainingDiverged
+from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning
 from liftgs_platform.job import Job
-from liftgs_platform.learning import TrainingSpec, model_config, start_model
-from liftgs_platform.mixture import Mixture
+from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
 from liftgs_platform.training import Learner
 
 
@@ -48,34 +47,10 @@ def run(spec: Spec, job: Job) -> None:
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(SpecifiedTask):
     """The spec as a `training.Task`."""
 
     spec: Spec
-
-    @property
-    def hopeless(self) -> tuple[type[Exception], ...]:
-        """See `Task`."""
-        return (TrainingDiverged,)
-
-    @property
-    def steps(self) -> int:
-        """See `Task`."""
-        return self.spec.optim.steps
-
-    @property
-    def batch_size(self) -> int:
-        """See `Task`."""
-        return self.spec.optim.batch_size
-
-    @property
-    def seed(self) -> int:
-        """See `Task`."""
-        return self.spec.seed
-
-    def mixture(self) -> Mixture:
-        """See `Task`."""
-        return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
 
     def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""

@@ -89,7 +89,7 @@ def poses(**changes) -> dict:
 
 def video(pictures, gop: int = 12, rate: int = 60, container: str = "matroska") -> bytes:
     """H.264 with B-frames; only the change of colour space loses something."""
-    av = pytest.importorskip("av")
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'liftgs[sfm]'")
     stream = io.BytesIO()
     with av.open(stream, "w", format=container) as out:
         track = out.add_stream(
@@ -456,7 +456,7 @@ def test_a_video_cut_short_keeps_the_frames_before_the_cut(tmp_path):
     [(b"", "not a video"), (b"<html>" * 500, "not a video"), (b"\x1aE\xdf\xa3" + bytes(500), "not a video|no video")],
 )
 def test_what_is_no_video_is_bad_input(tmp_path, data, reason):
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="needs PyAV: pip install 'liftgs[sfm]'")
     write_files(tmp_path, {"rgb": data})
     with pytest.raises(BadInput, match=reason):
         VideoFrames(Folder(str(tmp_path)), "rgb").read(0)
