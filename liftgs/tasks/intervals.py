@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from liftgs.tasks.instances import MIN_POINTS, Overlaps, judge_instances
 from liftgs.tasks.referral import THRESHOLDS, Referral, groups_of, is_hit
@@ -51,23 +51,48 @@ def bootstrap(score: SceneScore, draws: int = 1000, level: float = 0.95, seed: i
 
     Args:
         score: from `instance_scores`, `referral_scores` or `difference`.
-        draws: how many; each has as many scenes as there are.
+        draws: see `draw`.
         level: share of the draws inside an interval.
-        seed: of the draws; the same seed draws the same scenes.
-
-    Returns:
-        By figure. A draw in which a figure is NaN, as when it holds none of a group, is left out of its interval.
+        seed: see `draw`.
 
     Raises:
         ValueError: no scene, no draw, or a level outside (0, 1).
     """
+    return {name: interval(values, level) for name, values in draw(score, draws, seed).items()}
+
+
+def draw(score: SceneScore, draws: int = 1000, seed: int = 0) -> dict[str, Float[np.ndarray, " 1+draws"]]:
+    """Every figure on the scenes as they are, then on scenes drawn with replacement, as many as there are.
+
+    Args:
+        score: from `instance_scores`, `referral_scores` or `difference`.
+        draws: how many.
+        seed: of the draws; the same seed draws the same scenes, whatever is scored.
+
+    Raises:
+        ValueError: no scene, or no draw.
+    """
     scenes = len(score.scenes)
-    if not scenes or draws < 1 or not 0 < level < 1:
-        raise ValueError(f"needs scenes, draws and a level in (0, 1); got {scenes}, {draws} and {level}")
-    values = score.score(np.ones(scenes, np.int64))
+    if not scenes or draws < 1:
+        raise ValueError(f"needs scenes and draws; got {scenes} and {draws}")
     times = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=draws)
-    drawn = [score.score(row) for row in times]
-    return {name: Interval(value, *_middle([draw[name] for draw in drawn], level)) for name, value in values.items()}
+    rows = [score.score(row) for row in (np.ones(scenes, np.int64), *times)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def interval(drawn: Float[np.ndarray, " 1+draws"], level: float = 0.95) -> Interval:
+    """Of a figure from `draw`. A draw in which it is NaN, as when it holds none of a group, is left out.
+
+    Raises:
+        ValueError: a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"needs a level in (0, 1), not {level}")
+    known = drawn[1:][~np.isnan(drawn[1:])]
+    if not len(known):
+        return Interval(float(drawn[0]), float("nan"), float("nan"))
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(drawn[0]), float(low), float(high))
 
 
 def instance_scores(scenes: Mapping[str, Overlaps], classes: int, min_points: int = MIN_POINTS) -> SceneScore:
@@ -126,11 +151,3 @@ def difference(ours: SceneScore, theirs: SceneScore) -> SceneScore:
         return {name: first[name] - second[name] for name in first if name in second}
 
     return SceneScore(ours.scenes, ours.items, score)
-
-
-def _middle(values: Sequence[float], level: float) -> tuple[float, float]:
-    known = np.array([value for value in values if value == value])  # noqa: PLR0124  NaN differs from itself
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -20,7 +20,7 @@ from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200, BenchmarkClasses
 from liftgs_platform import spec as specs
 from liftgs_platform import storage
 from liftgs_platform.evaluate_scores import Scores, score
-from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, marked
+from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, examine_here, marked
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.learning import check_manifests
 from liftgs_platform.mixture import CorpusSpec, Mixture
@@ -147,22 +147,48 @@ def run(spec: Spec, job: Job) -> None:
     if spec.dry_run:
         print(forecast(spec))
         return
+    sheets, missing = _open(spec)
+    job.connect()
+    folder = job.record(spec)
+    seconds = examine_on_ray(_examiner(spec), missing, spec.pool)
+    scores, facts = _close(spec, sheets, seconds)
+    storage.write_bytes(storage.join(folder, "result.json"), facts)
+    print(scores.table())
+    print(f"{len(missing)} examined in {clock(seconds)}\nlook at it: {storage.join(spec.output, 'report.html')}")
+
+
+def run_here(spec: Spec) -> float:
+    """`run` in this process, without Ray; returns the seconds it took."""
+    start = monotonic()
+    sheets, missing = _open(spec)
+    examine_here(_examiner(spec), missing)
+    seconds = round(monotonic() - start, 3)
+    _close(spec, sheets, seconds)
+    return seconds
+
+
+def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
+    """All that is to be examined, and what of it is missing."""
     mixture, weights = look(spec)
     sheets = list(sheets_of(spec, mixture))
     there = marked(spec.output)
-    missing = [sheet for sheet in sheets if sheet.path not in there]
     claim(spec.output, identity(spec, mixture, weights))
-    job.connect()
-    folder = job.record(spec)
-    examiner = Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions)
-    seconds = examine_on_ray(examiner, missing, spec.pool)
+    return sheets, [sheet for sheet in sheets if sheet.path not in there]
+
+
+def _examiner(spec: Spec) -> Examiner:
+    return Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions)
+
+
+def _close(spec: Spec, sheets: Sequence[Sheet], seconds: float) -> tuple[Scores, bytes]:
+    """Scores from the files; writes draws.npz (a figure's draws, of each network), the page, and result.json."""
     scores = collect(spec, sheets)
-    print(scores.table())
-    facts = scores.plain() | {"seconds": seconds, "classes": class_names(spec.classes)}
-    for place in (folder, spec.output):
-        storage.write_bytes(storage.join(place, "result.json"), codecs.encode_json(facts))
+    drawn = {f"{of.name}/{figure}": values for of in scores.networks for figure, values in of.drawn.items()}
+    storage.write_bytes(storage.join(spec.output, "draws.npz"), codecs.encode_npz(drawn))
     page.write(spec.output, scores)
-    print(f"{len(missing)} examined in {clock(seconds)}\nlook at it: {storage.join(spec.output, 'report.html')}")
+    facts = codecs.encode_json(scores.plain() | {"seconds": seconds, "classes": class_names(spec.classes)})
+    storage.write_bytes(storage.join(spec.output, "result.json"), facts)
+    return scores, facts
 
 
 def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:

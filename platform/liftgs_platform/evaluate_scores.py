@@ -8,11 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
 from liftgs.tasks.instances import THRESHOLDS, InstanceScores, Overlaps, score_instances
-from liftgs.tasks.intervals import Interval, SceneScore, bootstrap, difference, instance_scores, referral_scores
+from liftgs.tasks.intervals import (
+    Interval,
+    SceneScore,
+    bootstrap,
+    difference,
+    draw,
+    instance_scores,
+    interval,
+    referral_scores,
+)
 from liftgs.tasks.referral import GroupAccuracy, accuracy_table
 from liftgs_platform.evaluate_work import Marked
 
@@ -27,6 +38,8 @@ class NetworkScores:
     Attributes:
         name: what tables call it.
         figures: by name, with intervals.
+        drawn: of each figure, what the intervals are made of: on all scenes, then on scenes drawn with replacement, the
+            same for all networks, and for all evaluations on these scenes with this seed.
         gain: of each figure over the first network's, paired scene by scene; empty for the first.
         instances: by class.
         groups: of expressions.
@@ -35,6 +48,7 @@ class NetworkScores:
 
     name: str
     figures: dict[str, Interval]
+    drawn: dict[str, Float[np.ndarray, " 1+draws"]]
     gain: dict[str, Interval]
     instances: InstanceScores
     groups: list[GroupAccuracy]
@@ -136,18 +150,19 @@ def score(
     first = next(iter(measures.values()))
     networks = []
     for name, mine in measures.items():
-        figures: dict[str, Interval] = {}
+        drawn: dict[str, np.ndarray] = {}
         gain: dict[str, Interval] = {}
         for ours, theirs in zip(mine, first, strict=True):
-            figures |= bootstrap(ours, draws, seed=seed)
+            drawn |= draw(ours, draws, seed)
             if mine is not first:
                 gain |= bootstrap(difference(ours, theirs), draws, seed=seed)
+        figures = {figure: interval(values) for figure, values in drawn.items()}
         overlaps = {paper.scene: _overlaps(paper) for paper in papers[name]}
         instances = score_instances(list(overlaps.values()), len(classes), min_points)
         records = [record for paper in papers[name] for record in paper.referrals]
         of_scene = {scene: score_instances([one], len(classes), min_points).ap25 for scene, one in overlaps.items()}
         networks.append(
-            NetworkScores(name, figures, gain, instances, accuracy_table(records) if records else [], of_scene)
+            NetworkScores(name, figures, drawn, gain, instances, accuracy_table(records) if records else [], of_scene)
         )
     pictures = {name: {paper.scene: paper.sheet.picture for paper in of} for name, of in papers.items()}
     count = len(next(iter(papers.values())))

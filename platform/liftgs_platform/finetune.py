@@ -63,6 +63,12 @@ def run(spec: Spec, job: Job) -> None:
     learning.run(spec, job, Finetuning(spec), check_labels)
 
 
+def run_here(spec: Spec) -> float:
+    """See `learning.run_here`."""
+    spec = at_ratio(spec)
+    return learning.run_here(spec, Finetuning(spec), check_labels)
+
+
 def at_ratio(spec: Spec) -> Spec:
     """With the ratio as the share of each corpus."""
     corpora = (replace(one, share=one.share * spec.ratio, share_seed=spec.ratio_seed) for one in spec.corpora)

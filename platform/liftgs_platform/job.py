@@ -45,6 +45,7 @@ JOBS = {
     "pretrain": "liftgs_platform.pretrain",
     "finetune": "liftgs_platform.finetune",
     "evaluate": "liftgs_platform.evaluate",
+    "sweep": "liftgs_platform.sweep",
     "teachers": "liftgs_platform.teachers",
 }
 

@@ -20,12 +20,14 @@ from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.forecast import of_training
 from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.label_teachers import use_threads
+from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.manifest import MANIFEST
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.progress import clock
 from liftgs_platform.simulation import Nodes, TrainingModel
 from liftgs_platform.spec import WHERE_ONLY
-from liftgs_platform.training import LoopConfig, Task, WorkerConfig, claim
+from liftgs_platform.training import Context, LoopConfig, Task, WorkerConfig, claim, train
 from liftgs_platform.training_log import read
 
 
@@ -156,6 +158,20 @@ def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
     lost = f", {end.skipped_steps} steps skipped, {end.bad_samples} bad samples"
     print(f"{spec.job}: {end.step} steps, {end.samples_consumed} samples in {clock(end.seconds)}{lost}")
     print(f"model: {spec.output}\nlook at it: {storage.join(spec.output, 'report.html')}")
+
+
+def run_here(spec: TrainingSpec, task: Task, suits: Check) -> float:
+    """`run` in this process, without Ray, with the weights that `run` comes to; returns the seconds of its steps.
+
+    Raises:
+        JobFailed: a corpus or the output cannot be used, or training diverges.
+    """
+    claim(spec.output, identity(spec, open_corpora(spec, suits)))
+    use_threads(spec.worker.cpus)
+    try:
+        return train(task, spec.output, spec.loop, Context("cuda" if spec.worker.gpus else "cpu")).seconds
+    except (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless) as reason:
+        raise JobFailed(str(reason)) from reason
 
 
 def model_config(model: ModelSpec) -> LiftGSConfig:

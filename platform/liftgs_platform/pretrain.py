@@ -46,6 +46,11 @@ def run(spec: Spec, job: Job) -> None:
     learning.run(spec, job, Pretraining(spec), check_labels)
 
 
+def run_here(spec: Spec) -> float:
+    """See `learning.run_here`."""
+    return learning.run_here(spec, Pretraining(spec), check_labels)
+
+
 @dataclass(frozen=True)
 class Pretraining(SpecifiedTask):
     """The spec as a `training.Task`."""

@@ -193,21 +193,31 @@ def work(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard], job: J
     print(speed_table(state, tallies, seconds, frames_per_s))
 
 
-def run_here(spec: Spec, build: Mapping[str, Any] | None = None) -> None:
+def run_here(spec: Spec, build: Mapping[str, Any] | None = None) -> float:
     """`run` without Ray, in this process: the same corpus, for a debugger, a test, or to compare speeds.
 
     Args:
         spec: of the job; its scale does not matter.
         build: stage -> what builds it, if not `factories`.
+
+    Returns:
+        The seconds it took.
+
+    Raises:
+        JobFailed: the source or the output cannot be used, or too much cannot be labelled.
     """
+    start = monotonic()
     plans = open_plans(spec)
     write_plan(spec.output, plans[-1])
     stages: dict[str, Stage] = {}
     for name, factory in (build or factories(spec, plans)).items():
         stages[name] = factory(stages)
-    for _ in run_in_process(list(stages.values()), missing_shards(spec, plans)):
-        pass
+    todo = missing_shards(spec, plans)
+    toll = Toll(spec, plans, todo)
+    for draft in run_in_process(list(stages.values()), todo):
+        toll.add(draft.quarantine)
     manifest.write(spec.output)
+    return round(monotonic() - start, 3)
 
 
 def open_plans(spec: Spec) -> list[Plan]:

@@ -218,6 +218,13 @@ def read(run: str) -> list[Row]:
     return [json.loads(line) for uri in _files(run) for line in storage.read_bytes(uri).splitlines()]
 
 
+def newest(run: str) -> Row | None:
+    """The last row of a run's log that is of a step; None if there is none as yet."""
+    files = _files(run)
+    rows = [json.loads(line) for line in storage.read_bytes(files[-1]).splitlines()] if files else []
+    return next((row for row in reversed(rows) if "event" not in row), None)
+
+
 def _files(run: str) -> list[str]:
     return sorted(uri for uri in storage.list_files(storage.join(run, "log")) if uri.endswith(".jsonl"))
 

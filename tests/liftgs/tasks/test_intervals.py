@@ -143,9 +143,11 @@ def test_methods_on_other_scenes_or_other_expressions_cannot_be_paired() -> None
             difference(base, referral_scores(records(other)))
 
 
-@pytest.mark.parametrize(("draws", "level"), [(0, 0.95), (10, 1.0), (10, 0.0)])
-def test_impossible_draws_and_levels_are_refused(draws: int, level: float) -> None:
-    with pytest.raises(ValueError, match="draws and a level"):
+@pytest.mark.parametrize(
+    ("draws", "level", "reason"), [(0, 0.95, "scenes and draws"), (10, 1.0, "level"), (10, 0.0, "level")]
+)
+def test_impossible_draws_and_levels_are_refused(draws: int, level: float, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         bootstrap(referral_scores(records([[True]])), draws, level)
 
 

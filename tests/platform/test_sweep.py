@@ -1,0 +1,337 @@
+"""Sweeps: which stages there are and when two are the same; what runs, what is reused, what a failure blocks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_sweep
+from conftest import RayCluster
+
+from liftgs_platform import job as launcher
+from liftgs_platform import spec as specs
+from liftgs_platform import sweep, sweep_plan
+from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.spec import SpecError
+from liftgs_platform.stages import PoolSpec, Stage, Store, order, run_without_ray
+from liftgs_platform.sweep_collect import collect
+from liftgs_platform.sweep_plan import CellPlan, FairnessSpec, MixSpec, SourceSpec
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    small_sweep.make_inputs(folder)
+    return folder
+
+
+def load(file: Path) -> sweep.Spec:
+    return sweep.resolve(specs.load(file, [], sweep.Spec), launcher.resolve, launcher.resolve_if_file)
+
+
+def plan(file: Path, **changes: Any) -> list[CellPlan]:
+    return sweep_plan.plan(replace(load(file), **changes), file.parent)
+
+
+def hashes(cells: Sequence[CellPlan], kind: str) -> set[str]:
+    return {stage.hash for cell in cells for stage in cell.stages if stage.kind == kind}
+
+
+# ---- which stages there are
+
+
+def test_cells_and_their_stages(inputs: Path, tmp_path: Path) -> None:
+    cells = plan(small_sweep.write_job(tmp_path, inputs))
+    found = Counter((cell.mix, cell.ratio) for cell in cells)
+    assert found == {("first", r): 2 for r in (0.0, 0.5, 1.0)} | {("none", r): 2 for r in (0.5, 1.0, 2.0)}
+    stages = order(stage for cell in cells for stage in cell.stages)
+    # Zero-shot networks of all seeds are the same checkpoint.
+    assert Counter(stage.kind for stage in stages) == {"finetune": 10, "evaluate": 11}
+    position = {stage.hash: i for i, stage in enumerate(stages)}
+    assert all(position[needed] < position[stage.hash] for stage in stages for needed in stage.inputs)
+
+
+def test_everything_made_from_scratch_is_shared(inputs: Path, tmp_path: Path) -> None:
+    rooms = SourceSpec(source="procedural:apartments?scenes=3")
+    changes: dict[str, Any] = {
+        "corpora": {"a": rooms, "b": SourceSpec(source="procedural:offices?scenes=3")},
+        "mixes": {"a": MixSpec(corpora={"a": 1}), "a+b": MixSpec(corpora={"a": 1, "b": 2})},
+        "labelled": (replace(rooms, share=0.5),),
+        "held_out": (SourceSpec(source="procedural:apartments?scenes=2&seed=9"),),
+        "compute": FairnessSpec((0.5,), 2.0),
+    }
+    cells = plan(small_sweep.write_job(tmp_path, inputs), **changes)
+    kinds = Counter(stage.kind for stage in order(stage for cell in cells for stage in cell.stages))
+    scratch, tuned = 2 * 3 + 2, 2 * 2 * 2
+    assert kinds == {
+        "pseudolabel": 4,  # a and b by teachers, the labelled and the held-out rooms without
+        "pretrain": 4,
+        "finetune": scratch + tuned,
+        "evaluate": scratch + tuned + 4,
+    }
+    longer = [cell for cell in cells if cell.control == sweep_plan.COMPUTE]
+    assert {(cell.mix, cell.ratio, cell.seed) for cell in longer} == {("none", 0.5, 0), ("none", 0.5, 1)}
+    usual = next(cell for cell in cells if cell.mix == "none" and not cell.control)
+    steps = [cell.finetuning.spec.optim.steps for cell in (longer[0], usual) if cell.finetuning]
+    assert steps == [2 + 2 * 1000, 2]  # jobs/model/tiny.yaml pretrains for 1,000 steps
+    weights = next(c for c in cells if c.mix == "a+b").stages[2].spec.corpora
+    assert [corpus.weight for corpus in weights] == [1, 2]
+
+
+def test_seeds_choose_nested_scenes_and_are_paired_between_arms(inputs: Path, tmp_path: Path) -> None:
+    cells = plan(small_sweep.write_job(tmp_path, inputs))
+    chosen = {}
+    for cell in cells:
+        if cell.finetuning:
+            (corpus,) = cell.finetuning.spec.corpora
+            chosen[cell.mix, cell.ratio, cell.seed] = (corpus.share, corpus.share_seed, cell.finetuning.spec.seed)
+    assert chosen["none", 1.0, 1] == chosen["first", 1.0, 1] == (0.5, 1, 1)
+    assert chosen["none", 2.0, 0] == (1.0, 0, 0)
+
+
+def test_editing_a_finetuning_field_changes_finetuning_and_what_follows_alone(inputs: Path, tmp_path: Path) -> None:
+    file = small_sweep.write_job(tmp_path, inputs)
+    usual = {"corpora": {"a": SourceSpec(source="procedural:apartments?scenes=3")}, "mixes": {"a": MixSpec({"a": 1})}}
+    before = plan(file, **usual)
+    after = plan(file, **usual, finetune=(*load(file).finetune, "objective.weight=0.5"))
+    for kind in ("pseudolabel", "pretrain"):
+        assert hashes(before, kind) == hashes(after, kind)
+    assert hashes(before, "finetune").isdisjoint(hashes(after, "finetune"))
+    same = hashes(before, "evaluate") & hashes(after, "evaluate")
+    assert len(same) == 2, "only the zero-shot ones"
+
+
+def test_where_and_how_fast_is_no_part_of_a_stage(inputs: Path, tmp_path: Path) -> None:
+    file = small_sweep.write_job(tmp_path, inputs)
+    elsewhere = (*load(file).finetune, "worker.most=1", "loop.loaders=3", "loop.log_every=7")
+    for kind in ("finetune", "evaluate"):
+        assert hashes(plan(file), kind) == hashes(plan(file, finetune=elsewhere), kind)
+
+
+def test_inputs_count_by_their_content_not_by_their_place(inputs: Path, tmp_path: Path) -> None:
+    file = small_sweep.write_job(tmp_path, inputs)
+    before = plan(file)
+    shutil.copytree(inputs, tmp_path / "moved")
+    moved = small_sweep.write_job(tmp_path, tmp_path / "moved")
+    assert hashes(plan(moved), "evaluate") == hashes(before, "evaluate")
+    shutil.copy(inputs / "network1" / "model.safetensors", tmp_path / "moved" / "network0" / "model.safetensors")
+    other = plan(moved)
+    of_mix = [cell.evaluation.hash for cell in before if cell.mix == "first"]
+    assert not set(of_mix) & hashes(other, "evaluate")
+    assert {c.evaluation.hash for c in before if c.mix == "none"} <= hashes(other, "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"held_out": []}, "held_out"),
+        ({"ratios": [0.5, 2.0]}, "ratios above 0 and at most 1"),
+        ({"scratch_ratios": [4.0]}, "not enough labelled scenes"),
+        ({"mixes": {"b": {"corpora": {"b": 1}}}}, "names 'b'"),
+        ({"mixes": {"b": {"corpora": {"b": 1}, "checkpoint": "x"}}}, "not both"),
+        ({"labelled": [{"share": 0.5}]}, "either a uri or a source"),
+        ({"orderings": ["second > none"]}, "'second', which is no mix"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(
+    changes: dict[str, Any], reason: str, inputs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=reason):
+        load(small_sweep.write_job(tmp_path, inputs, **changes))
+
+
+def test_a_mistyped_override_names_its_job(inputs: Path, tmp_path: Path) -> None:
+    file = small_sweep.write_job(tmp_path, inputs, finetune=["optim.step=2"])
+    with pytest.raises(SpecError, match=r"finetune: .*did you mean 'optim.steps'"):
+        plan(file)
+
+
+def test_a_missing_network_is_named(inputs: Path, tmp_path: Path) -> None:
+    file = small_sweep.write_job(tmp_path, inputs, mixes={"x": {"checkpoint": str(tmp_path / "nothing")}})
+    with pytest.raises(JobFailed, match="nothing"):
+        [cell.evaluation.hash for cell in plan(file)]
+
+
+# ---- running them
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that ran in this process, one stage after the other."""
+    folder = tmp_path_factory.mktemp("finished")
+    cells = plan(small_sweep.write_job(folder, inputs, seeds=1, ratios=[1.0], scratch_ratios=[]))
+    run_without_ray(Store(str(folder / "stages")), order(stage for cell in cells for stage in cell.stages))
+    return folder
+
+
+def outcome(folder: Path) -> dict[str, list[float]]:
+    """Figures of each network."""
+    file = folder / "jobs" / "sweep.yaml"
+    results = collect(load(file), plan(file), Store(str(folder / "stages")), set())
+    return {f"{cell.label}: {name}": values for cell in results.cells for name, values in cell.figures.items()}
+
+
+def test_results_are_collected_from_the_folders(finished: Path) -> None:
+    file = finished / "jobs" / "sweep.yaml"
+    results = collect(load(file), plan(file), Store(str(finished / "stages")), set())
+    assert [(cell.mix, cell.ratio) for cell in results.cells] == [("none", 1.0), ("first", 0.0), ("first", 1.0)]
+    for cell in results.cells:
+        assert len(cell.figures["AP25"]) == 1 + 20
+        assert cell.groups["all"]["expressions"] > 0
+        assert len(cell.scenes) == 2
+    assert [cell.labelled_scenes for cell in results.cells] == [2, 0, 2]
+    assert [cell.steps for cell in results.cells] == [2, 0, 2]
+    assert Counter(cost.kind for cost in results.stages) == {"finetune": 2, "evaluate": 3}
+    assert all(cost.seconds > 0 for cost in results.stages)
+
+
+def test_a_folder_that_was_computed_elsewhere_is_adopted(finished: Path, inputs: Path, tmp_path: Path) -> None:
+    file = small_sweep.write_job(tmp_path, inputs, seeds=1, ratios=[1.0], scratch_ratios=[])
+    shutil.copytree(finished / "stages", tmp_path / "stages")
+    cells = plan(file)
+    store = Store(str(tmp_path / "stages"))
+    assert all(store.done(stage) for cell in cells for stage in cell.stages)
+    assert "0 to run" in sweep.forecast(load(file), cells, order(s for c in cells for s in c.stages), store)
+    assert outcome(tmp_path) == outcome(finished)
+
+
+def test_a_stage_is_run_from_its_folder_alone(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "stages", tmp_path / "stages")
+    folder = next((tmp_path / "stages").glob("finetune-*"))
+    for path in folder.iterdir():
+        if path.name != "stage.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    store = Store(str(tmp_path / "stages"))
+    stage = store.load(folder.name.rpartition("-")[2][:8])
+    assert stage.name == folder.name
+    run_without_ray(store, [stage])
+    weights = "model.safetensors"
+    assert (folder / weights).read_bytes() == (finished / "stages" / folder.name / weights).read_bytes()
+
+
+def test_a_folder_of_another_stage_or_a_damaged_mark_is_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "stages", tmp_path / "stages")
+    first, second = sorted((tmp_path / "stages").glob("evaluate-*"))[:2]
+    shutil.copy(first / "done.json", second / "done.json")
+    store = Store(str(tmp_path / "stages"))
+    with pytest.raises(JobFailed, match=f"{second.name}.*is of stage"):
+        store.done(store.load(second.name))
+    (second / "done.json").write_text("{")
+    with pytest.raises(JobFailed, match="is damaged"):
+        store.done(store.load(second.name))
+    with pytest.raises(JobFailed, match="no stages are called 'nothing'"):
+        store.load("nothing")
+
+
+def run_pool(folder: Path, stages: Sequence[Stage], ray: RayCluster, changed: Any = lambda _: None) -> dict[str, Any]:
+    from liftgs_platform.stage_pool import Pool
+
+    pool = Pool(Store(str(folder / "stages")), PoolSpec(), Job(folder / "jobs" / "sweep.yaml"), changed)
+    return pool.run(stages)
+
+
+def test_a_failed_stage_blocks_what_needs_it_and_nothing_else(
+    inputs: Path, tmp_path: Path, ray_driver: RayCluster
+) -> None:
+    shutil.copytree(inputs, tmp_path / "inputs")
+    file = small_sweep.write_job(tmp_path, tmp_path / "inputs", seeds=1, ratios=[1.0], scratch_ratios=[])
+    cells = plan(file)
+    stages = order(stage for cell in cells for stage in cell.stages)
+    for stage in stages:
+        assert stage.hash  # of the network that is there now
+    (tmp_path / "inputs" / "network0" / "model.safetensors").write_bytes(b"cut")
+    ends = run_pool(tmp_path, stages, ray_driver)
+    by_title = {one.stage.title: one for one in ends.values()}
+    assert by_title["finetune first, ratio 1, seed 0"].state == "failed"
+    assert "network0" in by_title["finetune first, ratio 1, seed 0"].reason
+    assert by_title["evaluate first, ratio 1, seed 0"].state == "blocked"
+    assert by_title["evaluate none, ratio 1, seed 0"].state == "done"
+
+
+def test_a_stage_whose_process_is_killed_goes_on_in_another(
+    finished: Path, inputs: Path, tmp_path: Path, ray_driver: RayCluster
+) -> None:
+    psutil = pytest.importorskip("psutil")
+    file = small_sweep.write_job(tmp_path, inputs, seeds=1, ratios=[1.0], scratch_ratios=[])
+    cells = [cell for cell in plan(file) if cell.mix == "first" and cell.ratio]
+    killed: list[int] = []
+    lines: list[tuple[str, str]] = []
+
+    def kill_the_first(one: Any) -> None:
+        if one is not None:
+            lines.append((one.stage.kind, one.state))
+        if killed:
+            return
+        for process in psutil.process_iter(["cmdline"]):
+            if " ".join(process.info["cmdline"] or []).startswith("ray::_StageActor"):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    ends = run_pool(tmp_path, order(cells[0].stages), ray_driver, kill_the_first)
+    assert killed
+    assert [one.state for one in ends.values()] == ["done", "done"]
+    assert ("finetune", "waiting") in lines
+    found, expected = outcome(tmp_path), outcome(finished)
+    assert all(found[key] == expected[key] for key in found)
+
+
+def test_a_job_that_is_submitted_again_runs_nothing_and_reports(
+    finished: Path, inputs: Path, tmp_path: Path, ray_driver: RayCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "stages", tmp_path / "stages")
+    file = small_sweep.write_job(tmp_path, inputs, seeds=1, ratios=[1.0], scratch_ratios=[])
+    assert launcher.start(file, []) == 0
+    printed = capsys.readouterr().out
+    assert "finetune 2/2 | evaluate 3/3" in printed
+    events = [json.loads(line) for line in (tmp_path / "sweep/runs/0000/events.jsonl").read_text().splitlines()]
+    assert {event["state"] for event in events} == {"reused"}
+    rows = list(csv.DictReader((tmp_path / "sweep" / "multiplier.csv").open()))
+    assert {(row["mix"], row["ratio"]) for row in rows} >= {("first", "1")}
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "first" in page
+
+
+def test_two_sweeps_at_once_run_what_they_share_once(inputs: Path, tmp_path: Path, ray_driver: RayCluster) -> None:
+    from threading import Thread
+
+    file = small_sweep.write_job(tmp_path, inputs, seeds=1, ratios=[1.0], scratch_ratios=[])
+    stages = order(s for cell in plan(file) if cell.mix == "first" and cell.ratio for s in cell.stages)
+    started: list[float] = []
+
+    def note(one: Any) -> None:
+        if one is not None and one.state == "running" and one.stage.kind == "finetune":
+            started.append(time.time())
+
+    ends: list[dict[str, Any]] = []
+    sweeps = [Thread(target=lambda: ends.append(run_pool(tmp_path, stages, ray_driver, note))) for _ in range(2)]
+    for thread in sweeps:
+        thread.start()
+    for thread in sweeps:
+        thread.join()
+    assert [one.state for end in ends for one in end.values()] == ["done"] * 4
+    assert len(started) == 2, "both asked for it"
+    folder = next((tmp_path / "stages").glob("finetune-*"))
+    steps = [json.loads(line)["step"] for line in next((folder / "log").glob("*.jsonl")).read_text().splitlines()]
+    assert steps == [1, 2], "one trained"
+
+
+def test_help_and_shipped_sweeps_load() -> None:
+    from conftest import ROOT
+
+    for preset in sorted((ROOT / "jobs" / "sweeps").glob("*.yaml")):
+        spec = specs.load(ROOT / "jobs" / "sweep.yaml", [f"sweeps={preset.stem}", "output=x"], sweep.Spec)
+        cells = sweep_plan.plan(spec, ROOT / "jobs")
+        assert cells[0].mix == sweep_plan.SCRATCH
+    with pytest.raises(SpecError, match="no sweeps is called"):
+        specs.load(ROOT / "jobs" / "sweep.yaml", ["sweeps=nothing", "output=x"], sweep.Spec)
