@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -166,3 +167,19 @@ def _multipliers(results: SweepResults, metric: str) -> Iterator[MultiplierRow]:
 
 def _row(mix: str, ratio: float | None, worth: Estimate, seeds: int, metric: str) -> MultiplierRow:
     return MultiplierRow(mix, ratio, worth.value, worth.low, worth.high, worth.censored, seeds, metric)
+
+
+def _additions(results: SweepResults) -> Iterator[Addition]:
+    """Of every pair of mixes of which one holds one corpus more and no fewer samples of the others."""
+    metric = results.task_metric
+    for base, mix in permutations(results.mixes, 2):
+        small, large = results.mixes[base], results.mixes[mix]
+        added = sorted(large.keys() - small.keys())
+        first, second = _arm(results, metric, base), _arm(results, metric, mix)
+        same = all(large.get(corpus) == samples for corpus, samples in small.items())
+        if len(added) != 1 or not same or first is None or second is None or len(first.ratios) < 2:
+            continue
+        worth = multipliers(first, second)
+        growth = large[added[0]] / sum(small.values()) if sum(small.values()) else math.nan
+        for ratio, each in zip(worth.ratios, worth.each, strict=True):
+            yield Addition(mix, base, added[0], growth, ratio, each.moved(1, -1))

@@ -39,8 +39,9 @@ FINETUNE_SCALING = PaperTable(
         ("0.5", (None, None, 2.0)),
         ("1", (27.23, 33.75, None)),
     ),
-    "Acc@.5. The text says that the multiplier is about 2 at 10, 20 and 50 % of the labels, and that pretrained at 50 % "
-    "equals scratch at 100 %; the last line is that of Table 4. On instance segmentation (figure 8) it is less.",
+    "Acc@.5. The text says that the multiplier is about 2 at 10, 20 and 50 % of the labels, and that half of them "
+    "pretrained equals all of them from scratch; the last line is that of Table 4. On instance segmentation (figure 8) "
+    "it is less.",
 )
 PRETRAIN_MIX = PaperTable(
     "Table 6",
@@ -51,8 +52,8 @@ PRETRAIN_MIX = PaperTable(
         ("+ ScanNet++", (48.29, 34.35, 14.06)),
         ("++ Taskonomy and Aria", (48.49, 34.41, 14.35)),
     ),
-    "ScanRefer, SR3D and NR3D together, on ScanNet. The text says that ScanNet++, 30 % of the data, was worth 15 % more "
-    "labels.",
+    "ScanRefer, SR3D and NR3D together, on ScanNet. The text says that ScanNet++, 30 % of the data, was worth 15 % "
+    "more labels.",
 )
 LOSSES = PaperTable(
     "Table 4",

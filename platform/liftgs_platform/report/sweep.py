@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -109,7 +110,7 @@ def curves(results: SweepResults, metric: str, arms: Sequence[Arm], looks: dict[
             (float(ratio), column - (len(seeds) - 1) / 2, seed, float(values[row, column, 0]))
             for row, ratio in enumerate(ratios)
             for column, seed in enumerate(seeds)
-            if values[row, column, 0] == values[row, column, 0]  # noqa: PLR0124  NaN is a missing run
+            if math.isfinite(values[row, column, 0])
         ]
         if means:
             drawn.append(Curve(tables.arm_name(mix, control), *looks[mix, control], means, points, control != ""))
@@ -129,7 +130,7 @@ def arrows(rows: Sequence[MultiplierRow], drawn: Sequence[Curve], colour: str) -
             rising=row.censored != "below",
         )
         for row in rows
-        if row.ratio is not None and row.ratio in heights and row.multiplier == row.multiplier  # noqa: PLR0124  NaN
+        if row.ratio is not None and row.ratio in heights and math.isfinite(row.multiplier)
     ]
 
 
@@ -148,16 +149,15 @@ def _figures(
         return scaling(drawn, found, label, size, title, scenes if size is LARGE else None)
 
     panels = [
-        draw(metric, mix, [arm for arm in arms if arm[0] in (SCRATCH, mix) and not arm[1]], SMALL, mix) for mix, _ in mixes
+        draw(metric, mix, [arm for arm in arms if arm[0] in (SCRATCH, mix) and not arm[1]], SMALL, mix)
+        for mix, _ in mixes
     ]
     others = [name for name in results.metrics() if name != metric]
     main = [name for name in others if name in MAIN]
     plain = [arm for arm in arms if not arm[1]]
     return {
         "figure": draw(metric, best, arms, LARGE),
-        "legend": [
-            {"name": tables.arm_name(*arm), "swatch": swatch(*looks[arm], dashed=arm[1] != "")} for arm in arms
-        ],
+        "legend": [{"name": tables.arm_name(*arm), "swatch": swatch(*looks[arm], dashed=arm[1] != "")} for arm in arms],
         "bounded": any(row.censored for row in answers.multipliers if row.ratio is not None),
         "panels": panels if len(panels) > 1 else [],
         "metrics": [draw(name, best, plain, SMALL, name.removesuffix(" all")) for name in main],

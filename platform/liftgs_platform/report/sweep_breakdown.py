@@ -56,7 +56,15 @@ def breakdowns(found: dict[float, list[Pair]], colour: str, shape: str) -> list[
         if rows:
             ratios = [f"{ratio:g}" for ratio in found]
             made.append(
-                {"title": title, "head": head, "count": count, "measure": measure, "ratio": ratios[0], "ratios": ratios, "rows": rows}
+                {
+                    "title": title,
+                    "head": head,
+                    "count": count,
+                    "measure": measure,
+                    "ratio": ratios[0],
+                    "ratios": ratios,
+                    "rows": rows,
+                }
             )
     return made
 
@@ -80,7 +88,7 @@ def _rows(
     ends = [end for row in rows for end in (row["before"], row["after"]) if math.isfinite(end)]
     if not ends:
         return []
-    limits = min(0.0, min(ends)), max(*ends, 0.01)
+    limits = min(0.0, *ends), max(0.01, *ends)
     rows.sort(key=lambda row: (math.isnan(row["after"] - row["before"]), row["before"] - row["after"]))
     return [
         {

@@ -205,10 +205,8 @@ def _curve(curve: Curve, place: _Place, large: bool) -> str:
 def _arrow(arrow: Arrow, place: _Place) -> str:
     axis = place.x_of_ratio
     start, y = axis(arrow.ratio), place.y(arrow.score)
-    if arrow.reaches is None:
-        stop = axis.stop if arrow.rising else axis.start
-    else:
-        stop = axis.clamped(arrow.reaches)
+    open_end = axis.stop if arrow.rising else axis.start
+    stop = open_end if arrow.reaches is None else axis.clamped(arrow.reaches)
     drawn = svg.arrow(
         start, stop, y, "arrow" if arrow.reaches is not None else "arrow bound", arrow.reaches is not None
     )
@@ -230,7 +228,7 @@ def interval(
         parts.append(svg.arrow(right - 8, right, middle, "bound", solid_head=False))
     kind = "mark hollow" if censored else "mark"
     parts.append(svg.marker(shape, x.clamped(value), middle, 4.2, kind))
-    return f'<svg class="inline {colour}" viewBox="0 0 {width} 18" width="{width}" height="18" aria-hidden="true">{"".join(parts)}</svg>'
+    return _inline(colour, width, 18, parts)
 
 
 def dumbbell(before: float, after: float, limits: tuple[float, float], colour: str, shape: str) -> str:
@@ -245,13 +243,16 @@ def dumbbell(before: float, after: float, limits: tuple[float, float], colour: s
         parts.append(f'<g class="k-scratch">{svg.marker("circle", x(before), middle, 3.8, "mark hollow")}</g>')
     if math.isfinite(after):
         parts.append(svg.marker(shape, x(after), middle, 4.2))
-    return f'<svg class="inline {colour}" viewBox="0 0 {width} 16" width="{width}" height="16" aria-hidden="true">{"".join(parts)}</svg>'
+    return _inline(colour, width, 16, parts)
 
 
 def swatch(colour: str, shape: str, dashed: bool) -> str:
     """For the legend."""
     line = svg.polyline([(1, 7), (33, 7)], "line dashed" if dashed else "line")
-    return (
-        f'<svg class="inline {colour}" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">'
-        f"{line}{svg.marker(shape, 17, 7, 4.6)}</svg>"
-    )
+    return _inline(colour, 34, 14, [line, svg.marker(shape, 17, 7, 4.6)])
+
+
+def _inline(colour: str, width: int, height: int, parts: Sequence[str]) -> str:
+    """A drawing in a line of text; the numbers beside it say the same."""
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg class="inline {colour}" {size} aria-hidden="true">{"".join(parts)}</svg>'

@@ -74,7 +74,10 @@ def _cell(level: Estimate | None) -> dict[str, str]:
     if level is None or math.isnan(level.value):
         return {"value": "–", "interval": ""}
     known = math.isfinite(level.low)
-    return {"value": percent(level.value), "interval": f"{percent(level.low)} to {percent(level.high)}" if known else ""}
+    return {
+        "value": percent(level.value),
+        "interval": f"{percent(level.low)} to {percent(level.high)}" if known else "",
+    }
 
 
 def _steps(results: SweepResults) -> str:
@@ -151,11 +154,15 @@ def beside_the_paper(results: SweepResults, answers: Answers, best: str) -> list
     """Pairs of tables, ours first: scratch and pretrained by ratio, then arms by metric at all the labels."""
     metrics = results.metrics()
     shown = [m for m in (_ACCURACIES if _ACCURACIES[1] in metrics else _PRECISIONS) if m in metrics] or metrics[:3]
-    made = [[_by_ratio(results, answers, best, shown[min(1, len(shown) - 1)]), _printed(FINETUNE_SCALING)]] if best else []
+    made = (
+        [[_by_ratio(results, answers, best, shown[min(1, len(shown) - 1)]), _printed(FINETUNE_SCALING)]] if best else []
+    )
     top = max((c.ratio for c in results.cells if 0 < c.ratio <= 1 and c.mix != SCRATCH), default=None)
     if top is not None:
         ours = _by_arm(results, shown, top)
-        made += [[ours if i == 0 else {**ours, "ours": False}, _printed(t)] for i, t in enumerate(tables_for(results.name))]
+        made += [
+            [ours if i == 0 else {**ours, "ours": False}, _printed(t)] for i, t in enumerate(tables_for(results.name))
+        ]
     return made
 
 
@@ -228,8 +235,8 @@ def costs(results: SweepResults) -> dict[str, Any]:
     grid = sum(stage.seconds * stage.users for stage in results.stages)
     share = f" ({1 - once / grid:.0%})" if grid > 0 else ""
     saving = (
-        f"A plain grid would have taken {grid:,.0f} stage-seconds ({duration(grid)}). Running each distinct stage once takes "
-        f"{once:,.0f} ({duration(once)}), which saves {grid - once:,.0f} stage-seconds{share}."
+        f"A plain grid would have taken {grid:,.0f} stage-seconds ({duration(grid)}). Running each distinct stage once "
+        f"takes {once:,.0f} ({duration(once)}), which saves {grid - once:,.0f} stage-seconds{share}."
     )
     if once > ran:
         saving += f" Of these stages this sweep ran {duration(ran)} itself; the rest was there already."

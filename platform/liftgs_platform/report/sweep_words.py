@@ -91,9 +91,9 @@ def gaps(results: SweepResults) -> list[str]:
 def transfers(found: Sequence[Transfer]) -> list[str]:
     """Effective data transferred, a sentence per mix."""
     return [
-        f"Effective data transferred by {one.mix}: {one.scale:.3g} × (labelled scenes)^{one.exponent:.2f} labelled scenes "
-        f"(95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), fitted after Hernandez et al. 2021; an "
-        "exponent of 1 is a multiplier that stays the same whatever the labels, a lower one a multiplier that falls."
+        f"Effective data transferred by {one.mix}: {one.scale:.3g} × (labelled scenes)^{one.exponent:.2f} labelled "
+        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), fitted after Hernandez et al. "
+        "2021; with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
         for one in found
     ]
 
