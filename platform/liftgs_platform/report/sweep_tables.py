@@ -1,0 +1,273 @@
+"""Tables of a sweep's page, as the template wants them: words and numbers ready to be printed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from liftgs.scaling.multiplier import Estimate
+from liftgs_platform.report.paper import FINETUNE_SCALING, PaperTable, tables_for
+from liftgs_platform.report.sweep_breakdown import percent, points
+from liftgs_platform.report.sweep_figures import interval as drawn_interval
+from liftgs_platform.report.sweep_words import count, duration, interval, times
+from liftgs_platform.sweep_answers import Answers, is_clear, levels
+from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
+
+_ACCURACIES = ("Acc@.25 all", "Acc@.5 all", "Acc@.75 all")
+_PRECISIONS = ("AP25", "AP50", "AP")
+
+
+def arm_name(mix: str, control: str = "") -> str:
+    """What tables call an arm."""
+    if mix == SCRATCH:
+        return "scratch, same total compute" if control == COMPUTE else "scratch"
+    return f"{mix}, same total compute" if control == COMPUTE else mix
+
+
+def multipliers(answers: Answers, styles: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """A line per mix and ratio, all ratios together last; drawn on one logarithmic line."""
+    rows = [row for row in answers.multipliers if math.isfinite(row.multiplier)]
+    ends = [end for row in rows for end in (row.multiplier, row.low, row.high) if 0 < end < math.inf]
+    if not ends:
+        return {"multipliers": []}
+    limits = max(min(0.5, *ends), 0.1), min(max(2.0, *ends), 50.0)  # of what is drawn; arrows say that there is more
+    shown, last = [], None
+    for row in rows:
+        drawing = drawn_interval(row.multiplier, row.low, row.high, limits, *styles[row.mix], row.censored)
+        shown.append(
+            {
+                "mix": row.mix,
+                "first": row.mix != last,
+                "ratio": "all" if row.ratio is None else f"{row.ratio:g}",
+                "value": bounded(row),
+                "interval": interval(row.low, row.high),
+                "drawing": drawing,
+                "seeds": row.seeds,
+            }
+        )
+        last = row.mix
+    return {"multipliers": shown, "limits": [times(limit) for limit in limits]}
+
+
+def bounded(row: MultiplierRow) -> str:
+    """ "2.3×", "≥ 4.1×" or "≤ 0.5×"."""
+    return {"above": "≥ ", "below": "≤ "}.get(row.censored, "") + times(row.multiplier)
+
+
+def fairness(results: SweepResults, answers: Answers, scenes: dict[float, int]) -> dict[str, Any]:
+    """Every ratio with its rows of the comparison: scratch, scratch with all the compute, each mix."""
+    arms = results.arms()
+    ratios = sorted({ratio for of in answers.levels.values() for ratio in of})
+    rows = [
+        {
+            "ratio": f"{ratio:g}" if ratio else "0 (zero-shot)",
+            "scenes": count(scenes[ratio], "scene") if scenes.get(ratio) else "",
+            "cells": [_cell(answers.levels[arm].get(ratio)) for arm in arms],
+        }
+        for ratio in ratios
+    ]
+    return {"heads": [arm_name(*arm) for arm in arms], "rows": rows, "steps": _steps(results)}
+
+
+def _cell(level: Estimate | None) -> dict[str, str]:
+    if level is None or math.isnan(level.value):
+        return {"value": "–", "interval": ""}
+    known = math.isfinite(level.low)
+    return {
+        "value": percent(level.value),
+        "interval": f"{percent(level.low)} to {percent(level.high)}" if known else "",
+    }
+
+
+def _steps(results: SweepResults) -> str:
+    said = []
+    for mix, control in results.arms():
+        cells = [c for c in results.cells if (c.mix, c.control) == (mix, control) and c.ratio > 0]
+        if cells:
+            low, high = min(c.steps for c in cells), max(c.steps for c in cells)
+            span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            done = sum(c.plateau for c in cells)
+            said.append(f"{arm_name(mix, control)}: {span} steps, {done} of {len(cells)} runs stopped at their plateau")
+    return "; ".join(said) + "."
+
+
+def additions(answers: Answers) -> list[dict[str, Any]]:
+    """A line per pair of mixes and ratio."""
+    shown: list[dict[str, Any]] = []
+    last = None
+    for gain in answers.additions:
+        names = (gain.mix, gain.base)
+        shown.append(
+            {
+                "mix": f"{gain.base} → {gain.mix}",
+                "first": names != last,
+                "adds": gain.adds,
+                "growth": f"+{gain.growth:.0%}" if math.isfinite(gain.growth) else "–",
+                "ratio": f"{gain.ratio:g}",
+                "value": _share(gain.labels.value),
+                "interval": f"{_share(gain.labels.low)} to {_share(gain.labels.high)}",
+            }
+        )
+        last = names
+    return shown
+
+
+def _share(value: float) -> str:
+    if math.isinf(value):
+        return "no upper end" if value > 0 else "no lower end"
+    return f"{value:+.0%}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def comparisons(answers: Answers) -> dict[str, Any]:
+    """Claims with verdicts, and the triangle of all arms, best first."""
+    claims = [
+        {
+            "better": arm_name(d.better),
+            "worse": arm_name(d.worse),
+            "verdict": d.verdict,
+            "value": points(d.by.value),
+            "interval": _points_span(d.by),
+            "chance": f"{d.chance:.0%}" if math.isfinite(d.chance) else "–",
+        }
+        for d in answers.claims
+    ]
+    between = {(d.better, d.worse): d.by for d in answers.differences}
+    names = list(dict.fromkeys(name for pair in between for name in pair))
+    rows = [
+        {"name": arm_name(name), "cells": [_difference(between.get((name, other))) for other in names[1:]]}
+        for name in names[:-1]
+    ]
+    table = {"names": [arm_name(name) for name in names[1:]], "rows": rows} if len(names) > 2 else None
+    return {"orderings": claims, "differences": table}
+
+
+def _difference(by: Estimate | None) -> dict[str, Any] | None:
+    return {"value": points(by.value), "interval": _points_span(by), "clear": is_clear(by)} if by else None
+
+
+def _points_span(by: Estimate) -> str:
+    return f"{points(by.low)} to {points(by.high)}" if math.isfinite(by.low) else "unknown"
+
+
+def beside_the_paper(results: SweepResults, answers: Answers, best: str) -> list[list[dict[str, Any]]]:
+    """Pairs of tables, ours first: scratch and pretrained by ratio, then arms by metric at all the labels."""
+    metrics = results.metrics()
+    shown = [m for m in (_ACCURACIES if _ACCURACIES[1] in metrics else _PRECISIONS) if m in metrics] or metrics[:3]
+    made = (
+        [[_by_ratio(results, answers, best, shown[min(1, len(shown) - 1)]), _printed(FINETUNE_SCALING)]] if best else []
+    )
+    top = max((c.ratio for c in results.cells if 0 < c.ratio <= 1 and c.mix != SCRATCH), default=None)
+    if top is not None:
+        ours = _by_arm(results, shown, top)
+        made += [
+            [ours if i == 0 else {**ours, "ours": False}, _printed(t)] for i, t in enumerate(tables_for(results.name))
+        ]
+    return made
+
+
+def _by_ratio(results: SweepResults, answers: Answers, best: str, metric: str) -> dict[str, Any]:
+    scratch, pretrained = (dict(levels(results, metric, mix)) for mix in (SCRATCH, best))
+    worth = {row.ratio: bounded(row) for row in answers.multipliers_of(metric, best)}
+    rows = [
+        {"name": f"{r:g}", "values": [_plain(scratch.get(r)), _plain(pretrained.get(r)), worth.get(r, "–")]}
+        for r in sorted(scratch.keys() | pretrained.keys())
+        if r > 0
+    ]
+    return {
+        "ours": True,
+        "caption": f"This sweep: {metric.removesuffix(' all')} (%) by the share of the labels, pretrained on {best}.",
+        "corner": "ratio",
+        "columns": ["scratch", "pretrained", "multiplier"],
+        "rows": rows,
+        "note": "",
+    }
+
+
+def _by_arm(results: SweepResults, metrics: Sequence[str], ratio: float) -> dict[str, Any]:
+    rows = []
+    for mix, control in results.arms():
+        values = [dict(levels(results, metric, mix, control)).get(ratio) for metric in metrics]
+        if any(values):
+            rows.append({"name": arm_name(mix, control), "values": [_plain(value) for value in values]})
+    return {
+        "ours": True,
+        "caption": f"This sweep (%), at ratio {ratio:g}.",
+        "corner": "arm",
+        "columns": [metric.removesuffix(" all") for metric in metrics],
+        "rows": rows,
+        "note": "",
+    }
+
+
+def _plain(level: Estimate | None) -> str:
+    return percent(level.value) if level else "–"
+
+
+def _printed(table: PaperTable) -> dict[str, Any]:
+    def show(head: str, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"about {value:g}×" if head == "multiplier" else f"{value:.2f}".removesuffix("0")
+
+    return {
+        "ours": False,
+        "caption": f"The paper's {table.number}, another data set: {table.title}.",
+        "corner": "",
+        "columns": table.columns,
+        "rows": [
+            {"name": name, "values": [show(*pair) for pair in zip(table.columns, values, strict=True)]}
+            for name, values in table.rows
+        ],
+        "note": table.note,
+    }
+
+
+def costs(results: SweepResults) -> dict[str, Any]:
+    """Per kind of stage and in all, against a grid in which each network runs all its stages itself."""
+    kinds = dict.fromkeys(stage.kind for stage in results.stages)
+    rows = [_cost(kind, [stage for stage in results.stages if stage.kind == kind]) for kind in kinds]
+    if not rows:
+        return {"costs": [], "saving": ""}
+    total = _cost("all", results.stages)
+    ran = sum(stage.seconds for stage in results.stages if not stage.reused)
+    once = sum(stage.seconds for stage in results.stages)
+    grid = sum(stage.seconds * stage.users for stage in results.stages)
+    share = f" ({1 - once / grid:.0%})" if grid > 0 else ""
+    saving = (
+        f"A plain grid would have taken {grid:,.0f} stage-seconds ({duration(grid)}). Running each distinct stage once "
+        f"takes {once:,.0f} ({duration(once)}), which saves {grid - once:,.0f} stage-seconds{share}."
+    )
+    if once > ran:
+        saving += f" Of these stages this sweep ran {duration(ran)} itself; the rest was there already."
+    return {"costs": [*rows, total | {"total": True}], "saving": saving}
+
+
+def _cost(kind: str, stages: Sequence[Any]) -> dict[str, Any]:
+    once = sum(stage.seconds for stage in stages)
+    grid = sum(stage.seconds * stage.users for stage in stages)
+    reused = sum(stage.reused for stage in stages)
+    return {
+        "kind": kind,
+        "ran": len(stages) - reused,
+        "reused": reused,
+        "seconds": f"{once:,.0f}",
+        "grid": f"{grid:,.0f}",
+        "saved": f"{grid - once:,.0f}",
+    }
+
+
+def provenance(results: SweepResults) -> list[dict[str, Any]]:
+    """Axes and all that is known of where the sweep comes from, nested keys joined by dots."""
+    return [
+        {"key": key, "value": value, "long": "\n" in value}
+        for key, value in (*_flat("axis", results.axes), *_flat("", results.provenance))
+    ]
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        return [row for name, inner in value.items() for row in _flat(f"{key}.{name}".lstrip("."), inner)]
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(item) for item in value)
+    return [(key, str(value))]

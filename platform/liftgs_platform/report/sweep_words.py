@@ -1,0 +1,136 @@
+"""What a sweep found, in sentences that claim no more than it showed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from liftgs_platform.sweep_answers import Transfer
+from liftgs_platform.sweep_results import MultiplierRow, SweepResults
+
+
+def lead(rows: Sequence[MultiplierRow], distrust: Sequence[str]) -> str:
+    """The answer, about the mix whose multiplier over all ratios is the highest.
+
+    Args:
+        rows: that of all ratios together, of each mix.
+        distrust: why the comparison is not fair, if so.
+    """
+    best = best_of(rows)
+    if best is None:
+        return "No answer: it takes scratch at two ratios of labels or more, and pretrained networks."
+    said = sentence(best, f", the best of {len(rows)} mixes," if len(rows) > 1 else "")
+    if distrust:
+        return f"Not to be quoted: {said} But the comparison is not fair as yet, as the warnings below say."
+    return opened(said)
+
+
+def best_of(rows: Sequence[MultiplierRow]) -> MultiplierRow | None:
+    """The highest multiplier, if there is any."""
+    known = [row for row in rows if not math.isnan(row.multiplier)]
+    return max(known, key=lambda row: row.multiplier, default=None)
+
+
+def opened(said: str) -> str:
+    """With a capital."""
+    return said[:1].upper() + said[1:]
+
+
+def sentence(row: MultiplierRow, aside: str = "") -> str:
+    """One mix over all ratios: what its pretraining is worth, how surely, and what that means.
+
+    Args:
+        row: of all ratios together.
+        aside: said of the mix.
+    """
+    if math.isnan(row.multiplier):
+        return f"nothing can be said of pretraining on {row.mix}: it shares too little with the scratch runs."
+    bound, level, kind = {
+        "above": ("at least ", "higher", "a lower"),
+        "below": ("at most ", "lower", "an upper"),
+    }.get(row.censored, ("", "", ""))
+    said = f"pretraining on {row.mix}{aside} is worth {bound}{times(row.multiplier)} the labels, {_span(row)}"
+    notes = [f"it scores {level} than anything from scratch, so this is {kind} bound"] if bound else []
+    if math.isnan(row.low):
+        notes.append("without a second seed there is no telling how sure that is")
+    elif row.high < 1:
+        notes.append("the interval lies below 1, so it does harm here")
+    elif row.low <= 1:
+        notes.append("the interval covers 1, so this sweep does not show that pretraining helps")
+    return said + (f": {'; '.join(notes)}." if notes else ".")
+
+
+def _span(row: MultiplierRow) -> str:
+    seeds = f"from {count(row.seeds, 'seed')}"
+    return seeds if math.isnan(row.low) else f"95 % CI {interval(row.low, row.high)}, {seeds}"
+
+
+def gaps(results: SweepResults) -> list[str]:
+    """What is missing from the sweep itself: runs, seeds, the controls."""
+    said = []
+    for mix, control in results.arms():
+        ratios, seeds, values = results.scores(mix, results.task_metric, control)
+        arm = f"{mix} ({control})" if control else mix
+        absent = [
+            f"{ratio:g} (seed {', '.join(str(seed) for seed, gone in zip(seeds, row, strict=True) if gone)})"
+            for ratio, row in zip(ratios, np.isnan(values[:, :, 0]), strict=True)
+            if ratio > 0 and row.any()
+        ]
+        if absent:
+            said.append(
+                f"{arm} lacks runs at ratio {'; '.join(absent)}. What is there is used; intervals are wider for it."
+            )
+    seeds_there = {cell.seed for cell in results.cells}
+    if len(seeds_there) == 1:
+        said.append("All is from one seed, so the intervals hold nothing of how far another training would differ.")
+    return said
+
+
+def transfers(found: Sequence[Transfer]) -> list[str]:
+    """Effective data transferred, a sentence per mix."""
+    return [
+        f"Effective data transferred by {one.mix}: {one.scale:.3g} × (labelled scenes)^{one.exponent:.2f} labelled "
+        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), fitted after Hernandez et al. "
+        "2021; with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
+        for one in found
+    ]
+
+
+def times(multiplier: float) -> str:
+    """ "2.3×"; two digits, or the whole number from 10 on."""
+    if not math.isfinite(multiplier):
+        return "–"
+    return (
+        f"{multiplier:.0f}×"
+        if multiplier >= 9.95
+        else f"{multiplier:.1f}×"
+        if multiplier >= 0.95
+        else f"{multiplier:.2f}×"
+    )
+
+
+def interval(low: float, high: float) -> str:
+    """ "1.9 to 2.8"; "1.9 and up" or "up to 2.8" where it lacks an end."""
+    if math.isnan(low) or math.isnan(high):
+        return "unknown"
+    ends = [times(end).rstrip("×") for end in (low, high)]
+    no_low, no_high = not low > 0, not high < math.inf
+    if no_low and no_high:
+        return "anything"
+    if no_high:
+        return f"{ends[0]} and up"
+    return f"up to {ends[1]}" if no_low else f"{ends[0]} to {ends[1]}"
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """ "3.2 h", "5 min", "12 s"."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
