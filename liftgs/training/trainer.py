@@ -17,6 +17,7 @@ from liftgs.model.liftgs import LiftGS
 from liftgs.model.norm import batch_norms, uncounted
 from liftgs.model.voxels import voxelise
 from liftgs.render import NotFinite
+from liftgs.training.schedule import Cooldown
 from liftgs.training.world import ALONE, World, tree_sum
 
 
@@ -60,12 +61,15 @@ class OptimConfig:
     """How weights are updated. Defaults are the paper's (section 4.1) where it says.
 
     Attributes:
-        steps: updates in all; 76,000 in the paper.
+        steps: updates in all; 76,000 in the paper. With schedule=plateau at most so many.
         batch_size: items per update, over all workers; 32 in the paper.
         lr: peak learning rate of AdamW; 1e-4 in the paper.
         weight_decay: 1e-4 in the paper; not on norms, biases and embeddings.
         warmup_steps: linear rise; 1000 in UniVLG, the paper does not say.
+        schedule: what follows the warm-up. "cosine": `lr` falls to `final_lr` over all steps. "plateau": it stays until
+            validation has stopped rising, then falls linearly to 0, and training ends.
         final_lr: share of `lr` at the end of the cosine.
+        cooldown: steps in which `lr` falls to 0 after a plateau, as a share of those before.
         clip: largest gradient norm; between UniVLG's 0.01 and the common 1.0, the paper does not say.
         precision: of the network's matrix products: "bf16" by autocast on CUDA, "fp32" otherwise; "auto" picks by
             device. Rendering, matching and losses are always float32.
@@ -77,7 +81,9 @@ class OptimConfig:
     lr: float = 1e-4
     weight_decay: float = 1e-4
     warmup_steps: int = 1000
+    schedule: Literal["cosine", "plateau"] = "cosine"
     final_lr: float = 0.01
+    cooldown: float = 0.25
     clip: float = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     max_skipped: float = 0.2
@@ -85,14 +91,32 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or not self.lr > 0 or not self.clip > 0:
             raise ValueError("steps and batch_size must be at least 1, lr and clip above 0")
+        if not 0 < self.cooldown <= 1:
+            raise ValueError(f"cooldown must be above 0 and at most 1, not {self.cooldown:g}")
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of the update number `step`, from 0: warm-up, then cosine."""
-        warm = min(self.warmup_steps, self.steps // 2)
+    @property
+    def cooling(self) -> Cooldown | None:
+        """How the rate leaves its plateau; None if there is none."""
+        return Cooldown(self.steps, self.cooldown, self._warm) if self.schedule == "plateau" else None
+
+    def lr_at(self, step: int, cool_from: int | None = None) -> float:
+        """Learning rate of the update number `step`, from 0: warm-up, then what `schedule` says.
+
+        Args:
+            step: updates before it.
+            cool_from: those before the cool-down, if validation made it begin.
+        """
+        warm, cooling = self._warm, self.cooling
         if step < warm:
             return self.lr * (step + 1) / warm
+        if cooling is not None:
+            return self.lr * cooling.factor(step, cool_from)
         along = (step - warm) / max(1, self.steps - warm)
         return self.lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+
+    @property
+    def _warm(self) -> int:
+        return min(self.warmup_steps, self.steps // 2)
 
 
 @dataclass(frozen=True)
@@ -130,6 +154,10 @@ class Trainer:
     With several workers each has a trainer in the same state, and steps with its part of the batch. The update is the
     same on any number of workers that compute alike: bit for bit, or, where the network has statistics over a batch, up
     to rounding.
+
+    Attributes:
+        cool_from: step at which the cool-down began, if validation made it; see `OptimConfig.lr_at`. Whoever validates
+            sets it before each step.
     """
 
     def __init__(
@@ -149,6 +177,7 @@ class Trainer:
             norm.sum_over_workers = world.sum if world.size > 1 else None
         self.optimizer = torch.optim.AdamW(_groups(self.model, optim.weight_decay), lr=optim.lr, fused=True)
         self.steps_done = 0
+        self.cool_from: int | None = None
         self.skipped: list[int] = []  # numbers of the steps that were skipped
 
     def step(self, items: Sequence[Item | None]) -> dict[str, float]:
@@ -169,7 +198,7 @@ class Trainer:
         places = sum(map(len, self.world.places(self.optim.batch_size)))
         if len(items) != places:
             raise ValueError(f"{len(items)} items for this worker's {places} of {self.optim.batch_size} places")
-        lr = self.optim.lr_at(self.steps_done)
+        lr = self.optim.lr_at(self.steps_done, self.cool_from)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         statistics = [buffer.clone() for buffer in self.model.buffers()]

@@ -26,6 +26,7 @@ import safetensors.torch
 import torch
 
 from liftgs.scene import BadInput
+from liftgs.training.schedule import Check
 from liftgs_platform import storage
 
 FORMAT = "liftgs-checkpoint/1"
@@ -43,7 +44,9 @@ class Cursor:
         samples_consumed: positions of the mixture that are used up: the whole state of the data.
         bad_samples: of these, how many could not be used.
         skipped_steps: steps that changed nothing, for a loss or a gradient was not finite, or all samples bad.
-        seconds: that the steps took, data awaited included, over all attempts, without what was lost.
+        seconds: that the steps took, data awaited and checks included, over all attempts, without what was lost.
+        checks: steps after which the training was validated, and its scores.
+        cool_from: step at which a check made the cool-down begin; see `liftgs.training.schedule`.
     """
 
     step: int = 0
@@ -51,6 +54,11 @@ class Cursor:
     bad_samples: int = 0
     skipped_steps: int = 0
     seconds: float = 0.0
+    checks: tuple[Check, ...] = ()
+    cool_from: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checks", tuple((int(step), float(score)) for step, score in self.checks))  # of JSON
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,15 @@ def load(uri: str, folder: Path) -> Checkpoint:
         return Checkpoint(folder, Cursor(**commit["cursor"]), state)
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise BadInput(storage.join(uri, _STRUCTURE), f"not the state of a trainer ({error!r})") from error
+
+
+def cursor_of(uri: str) -> Cursor:
+    """How far a committed checkpoint is; raises as `load`."""
+    commit = _read_commit(storage.join(uri, COMMIT))
+    try:
+        return Cursor(**commit["cursor"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(storage.join(uri, COMMIT), f"holds no cursor ({error!r}){_remedy(uri)}") from error
 
 
 def committed(run: str) -> dict[int, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, make_labelled_item
 from liftgs.finetuning.objective import GroundingObjective, GroundingObjectiveConfig
@@ -23,9 +24,11 @@ from liftgs.teachers.configs import EmbedConfig
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning
+from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
 from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
-from liftgs_platform.training import Learner
+from liftgs_platform.mixture import CorpusSpec
+from liftgs_platform.training_task import Learner, Validation
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Spec(TrainingSpec):
             default; give those of your benchmark.
         item: what is asked of a sample.
         objective: the loss.
+        validation: on which scenes, and how often, it is checked. With optim.schedule=plateau that decides its end.
     """
 
     job: str = "finetune"
@@ -47,14 +51,24 @@ class Spec(TrainingSpec):
     kinds: tuple[str, ...] = tuple(KINDS)
     item: LabelledItemConfig = field(default_factory=LabelledItemConfig)
     objective: GroundingObjectiveConfig = field(default_factory=GroundingObjectiveConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, not {self.ratio}")
 
+    @property
+    def held_out(self) -> tuple[CorpusSpec, ...]:
+        """See `TrainingSpec`."""
+        return self.validation.corpora
 
-resolve = learning.resolve
+
+def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
+    """The spec with absolute paths."""
+    corpora = tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in spec.validation.corpora)
+    spec = replace(spec, validation=replace(spec.validation, corpora=corpora))
+    return learning.resolve(spec, uri, name_or_file)
 
 
 def run(spec: Spec, job: Job) -> None:
@@ -93,6 +107,17 @@ class Finetuning(SpecifiedTask):
     def _config(self) -> LiftGSConfig:
         return model_config(self.spec.model)
 
+    @cached_property
+    def validation(self) -> Validation | None:
+        """See `Task`."""
+        spec, config = self.spec, self._config
+        if not spec.validation.corpora:
+            return None
+        names = tuple(kind for kind in spec.kinds if kind not in spec.item.structure)
+        encode = partial(_encode, config.clip, config.clip_pretrained)
+        score = HeldOut(spec.validation, spec.item.task, names, encode, spec.loop.cache_mb * 2**20)
+        return Validation(spec.validation.every, score, spec.validation.patience, spec.optim.cooling)
+
     def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""
         model = start_model(self.spec.model, checkpoint)
@@ -101,12 +126,16 @@ class Finetuning(SpecifiedTask):
     def item(self, sample: Sample, key: str, epoch: int) -> LabelledItem:
         """See `Task`."""
         spec, config = self.spec, self._config
-        encode = _phrases(config.clip, config.clip_pretrained)
+        encode = partial(_encode, config.clip, config.clip_pretrained)
         return make_labelled_item(sample, spec.item, config.voxel_size_m, spec.kinds, encode, key, spec.seed, epoch)
 
     def panel(self, learner: Learner, items: Sequence[LabelledItem]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""
         return np.concatenate([panel(learner.model, item.to(learner.model.device)) for item in items])
+
+
+def _encode(clip: str, pretrained: str, phrases: Sequence[str]) -> Float[Tensor, "p f"]:
+    return _phrases(clip, pretrained)(phrases)
 
 
 @cache

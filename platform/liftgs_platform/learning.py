@@ -18,17 +18,19 @@ from liftgs.scene import BadInput
 from liftgs.training.trainer import OptimConfig, TrainingDiverged
 from liftgs_platform import checkpoints, storage
 from liftgs_platform import spec as specs
+from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.forecast import of_training
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_teachers import use_threads
 from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.manifest import MANIFEST
-from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.mixture import CorpusSpec, Mixture, content_hash
 from liftgs_platform.progress import clock
 from liftgs_platform.simulation import Nodes, TrainingModel
 from liftgs_platform.spec import WHERE_ONLY
-from liftgs_platform.training import Context, LoopConfig, Task, WorkerConfig, claim, train
+from liftgs_platform.training import Context, LoopConfig, WorkerConfig, claim, train
 from liftgs_platform.training_log import read
+from liftgs_platform.training_task import Task, Validation
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,16 @@ class TrainingSpec:
                 f"worker.most is {self.worker.most}, but a batch has {self.optim.batch_size} items to share; "
                 "lower worker.most or raise optim.batch_size"
             )
+        if self.optim.schedule == "plateau" and not self.held_out:
+            raise ValueError(
+                "optim.schedule=plateau needs scenes to validate on, as job finetune can: "
+                "validation.corpora=[{uri: corpora/held-out}]"
+            )
+
+    @property
+    def held_out(self) -> tuple[CorpusSpec, ...]:
+        """Corpora to validate on: `validation.corpora`, in kinds of job that have it."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,11 @@ class SpecifiedTask:
     def hopeless(self) -> tuple[type[Exception], ...]:
         """See `Task`."""
         return (TrainingDiverged,)
+
+    @property
+    def validation(self) -> Validation | None:
+        """See `Task`."""
+        return None
 
     @property
     def steps(self) -> int:
@@ -151,10 +168,7 @@ def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
     from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray
 
     end = train_on_ray(task, spec.output, spec.loop, spec.worker)
-    rows = [row for row in read(spec.output) if "event" not in row]
-    last = rows[-1] if rows else {}
-    facts = {"steps": end.step, "samples": end.samples_consumed, "seconds": end.seconds, "last": last}
-    storage.write_bytes(storage.join(folder, "result.json"), json.dumps(facts, indent=1).encode())
+    _note(spec, end, folder, spec.output)
     lost = f", {end.skipped_steps} steps skipped, {end.bad_samples} bad samples"
     print(f"{spec.job}: {end.step} steps, {end.samples_consumed} samples in {clock(end.seconds)}{lost}")
     print(f"model: {spec.output}\nlook at it: {storage.join(spec.output, 'report.html')}")
@@ -169,9 +183,34 @@ def run_here(spec: TrainingSpec, task: Task, suits: Check) -> float:
     claim(spec.output, identity(spec, open_corpora(spec, suits)))
     use_threads(spec.worker.cpus)
     try:
-        return train(task, spec.output, spec.loop, Context("cuda" if spec.worker.gpus else "cpu")).seconds
+        end = train(task, spec.output, spec.loop, Context("cuda" if spec.worker.gpus else "cpu"))
     except (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless) as reason:
         raise JobFailed(str(reason)) from reason
+    _note(spec, end, spec.output)
+    return end.seconds
+
+
+def _note(spec: TrainingSpec, end: Cursor, *folders: str) -> None:
+    for folder in folders:
+        facts = json.dumps(result(spec.output, end), indent=1)
+        storage.write_bytes(storage.join(folder, "result.json"), facts.encode())
+
+
+def result(output: str, end: Cursor) -> dict[str, Any]:
+    """What became of a run, for JSON.
+
+    "plateau" says whether validation stopped rising before the budget was used up; "validation" are steps and scores.
+    """
+    rows = [row for row in read(output) if "event" not in row]
+    return {
+        "steps": end.step,
+        "samples": end.samples_consumed,
+        "seconds": end.seconds,
+        "plateau": end.cool_from is not None,
+        "validation": [list(one) for one in end.checks],
+        "stopped_at": end.step,
+        "last": rows[-1] if rows else {},
+    }
 
 
 def model_config(model: ModelSpec) -> LiftGSConfig:
@@ -202,14 +241,19 @@ def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
     Raises:
         JobFailed: one is missing, damaged, empty or does not suit; or the checkpoint to start from is.
     """
-    check_manifests(spec.corpora)
+    check_manifests((*spec.corpora, *spec.held_out))
     try:
         config = model_config(spec.model)
         mixture = Mixture(spec.corpora, spec.seed)
-        for reader in mixture.readers:
+        held_out = Mixture(spec.held_out, spec.seed).readers if spec.held_out else []
+        for reader in (*mixture.readers, *held_out):
             suits(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
     except (FileNotFoundError, BadInput) as fault:
         raise JobFailed(str(fault)) from fault
+    learned = {content_hash(reader) for reader in mixture.readers}
+    for reader in held_out:
+        if content_hash(reader) in learned:
+            raise JobFailed(f"{reader.corpus}: is learned from, so it cannot validate; give it scenes of its own")
     return mixture
 
 
@@ -219,14 +263,19 @@ def identity(spec: TrainingSpec, mixture: Mixture) -> dict[str, Any]:
         {"content": content, "weight": corpus.weight}
         for content, corpus in zip(mixture.hashes, spec.corpora, strict=True)
     ]
-    return {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
+    decides = {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
+    if spec.held_out:
+        held_out = Mixture(spec.held_out, spec.seed)
+        decides["validation"] = {**decides["validation"], "corpora": list(held_out.hashes)}
+    return decides
 
 
 def forecast(spec: TrainingSpec, suits: Check) -> str:
     """What `run` would do, how much it is and how long it would take, as far as this run's own log tells."""
     optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
     at = checkpoints.newest(spec.output)
-    step = int(at.rpartition("-")[2]) if at else 0
+    cursor = checkpoints.cursor_of(at) if at else Cursor()
+    step, end = cursor.step, optim.cooling.end(cursor.cool_from) if optim.cooling else optim.steps
     lines = {"output": spec.output}
     try:
         mixture = open_corpora(spec, suits)
@@ -240,10 +289,11 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
         epochs = ""
     parameters = _parameters(spec)
     lines["model"] = f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
-    training = measured(spec, steps_left=optim.steps - step)
-    unknown = "unknown until the first steps are done" if step < optim.steps else "none, all is done"
+    training = measured(spec, steps_left=end - step)
+    unknown = "unknown until the first steps are done" if step < end else "none, all is done"
+    most = "at most " if optim.cooling else ""
     lines |= {
-        "steps": f"{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
+        "steps": f"{most}{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
         "done": f"{step} steps, by {at}" if at else "nothing",
         **(of_training(training, spec.nodes) if training else {"time": unknown}),
         "storage": f"{parameters * 12 / 1e6:,.0f} MB a checkpoint, of which {spec.loop.keep_last} or more are kept",

@@ -21,7 +21,7 @@ from liftgs.training.world import World
 from liftgs_platform import learning
 from liftgs_platform.job import Job
 from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
-from liftgs_platform.training import Learner
+from liftgs_platform.training_task import Learner
 
 
 @dataclass(frozen=True)

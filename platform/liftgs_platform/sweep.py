@@ -12,8 +12,10 @@ from liftgs_platform.progress import clock
 from liftgs_platform.report import sweep as page
 from liftgs_platform.spec import WHERE_ONLY
 from liftgs_platform.stages import KINDS, PoolSpec, Stage, Store, order
+from liftgs_platform.sweep_answers import answer
 from liftgs_platform.sweep_collect import collect
 from liftgs_platform.sweep_plan import CellPlan, PlanSpec
+from liftgs_platform.sweep_results import cells_csv, multiplier_csv
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,13 @@ def write(spec: Spec, cells: Sequence[CellPlan], store: Store, reused: frozenset
     if not results.cells:
         raise JobFailed(f"{spec.output}: no network is evaluated as yet; there is nothing to report")
     results = replace(results, name=name_of(spec), task_metric=spec.metric, orderings=spec.claims)
-    return page.write(spec.output, results)
+    results.write(storage.join(spec.output, "results.json.gz"))
+    found = answer(results)
+    uri = storage.join(spec.output, "report.html")
+    storage.write_bytes(storage.join(spec.output, "multiplier.csv"), multiplier_csv(found.multipliers).encode())
+    storage.write_bytes(storage.join(spec.output, "cells.csv"), cells_csv(results).encode())
+    storage.write_bytes(uri, page.render(results, found).encode())
+    return uri
 
 
 def name_of(spec: Spec) -> str:

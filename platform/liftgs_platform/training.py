@@ -11,15 +11,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
 
-from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs.training.world import ALONE, World
 from liftgs_platform import checkpoints, storage
@@ -29,6 +27,7 @@ from liftgs_platform.job import JobFailed
 from liftgs_platform.loader import BadSamples, Loader
 from liftgs_platform.mixture import Mixture
 from liftgs_platform.training_log import Sink, TrainingLog
+from liftgs_platform.training_task import Learner, Task, check, end_of
 
 #: Seconds between looks whether a node that trains is about to be taken away.
 LOOK_EVERY_S = 2.0
@@ -36,57 +35,6 @@ LOOK_EVERY_S = 2.0
 
 class Preempted(RuntimeError):
     """A node that trains is about to be taken away; a checkpoint is committed. Go on from it elsewhere."""
-
-
-class Learner(Protocol):
-    """What learns: a model and its optimiser; see `liftgs.training.trainer.Trainer`."""
-
-    @property
-    def model(self) -> Any:
-        """Has `save(folder)`, which writes config.json and model.safetensors."""
-
-    def step(self, items: Sequence[Any]) -> dict[str, float]:
-        """One update. None stands where a sample could not be used. Returns values to log, and "skipped": 1 where
-        nothing changed."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything beside the model's weights, without objects of any class of ours."""
-
-    def load_state_dict(self, state: Any) -> None:
-        """The inverse."""
-
-
-class Task(Protocol):
-    """What a training trains, and on what. Travels to the worker by pickle."""
-
-    @property
-    def steps(self) -> int:
-        """Updates in all."""
-
-    @property
-    def batch_size(self) -> int:
-        """Positions of the mixture per update."""
-
-    @property
-    def seed(self) -> int:
-        """Of everything random."""
-
-    @property
-    def hopeless(self) -> tuple[type[Exception], ...]:
-        """What `Learner.step` raises where trying again would not help."""
-
-    def mixture(self) -> Mixture:
-        """Opens the corpora."""
-
-    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
-        """A new learner, or one whose model is that of a checkpoint's folder; its state follows. It steps with what the
-        world's places hold."""
-
-    def item(self, sample: Sample, key: str, epoch: int) -> Any:
-        """What a step gets of a sample. Pure, and called in threads. Raises BadInput."""
-
-    def panel(self, learner: Learner, items: Sequence[Any]) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture of how the learner does on these items."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +163,8 @@ class Context:
 
 
 def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Context = Context()) -> Cursor:
-    """Train from the newest checkpoint of a run, or from the start, to the end.
+    """Train from the newest checkpoint of a run, or from the start, to the end: after all steps, or, where the task is
+    validated and may end at a plateau, after the cool-down that follows it.
 
     What is learned is a function of the task alone: the samples of a step by their positions, their randomness by their
     keys, torch's own by the step's number. So it does not matter where, or how often, a run was interrupted.
@@ -239,13 +188,14 @@ def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Cont
     mixture = task.mixture()
     places = [place for unit in context.world.places(task.batch_size) for place in unit]
     learner, cursor = resume(task, run, context)
-    if cursor.step < task.steps:
+    if cursor.step < end_of(task, cursor):
         loader = Loader(mixture, task.item, task.batch_size, config.loaders, config.prefetch, _one_thread, places)
         with loader, ExitStack() as stack:
             books = None
             if context.writes:
                 writer = stack.enter_context(checkpoints.Writer(run, config.keep_last, config.keep_every))
-                log = TrainingLog(run, task.steps, cursor.step, config.log_every, context.sinks, context.world.size)
+                end = end_of(task, cursor)
+                log = TrainingLog(run, end, cursor.step, config.log_every, context.sinks, context.world.size)
                 books = _Books(task, config, stack.enter_context(log), writer, _shown(config, loader))
             cursor = _loop(task, config, context, learner, cursor, loader, books)
     if context.writes:
@@ -274,10 +224,14 @@ def _loop(
         faults = [one for of_worker, _, _ in told for one in of_worker]
         news = bad.add(faults, step * task.batch_size)
         seed_torch(task.seed, cursor.step)
+        learner.cool_from = cursor.cool_from
         values = dict(learner.step([one.item for one in batch]))
         skipped = cursor.skipped_steps + int(values.pop("skipped", 0.0))
-        seconds = round(cursor.seconds + monotonic() - mark, 3)
-        cursor = Cursor(step, step * task.batch_size, bad.count, skipped, seconds)
+        cursor = replace(
+            cursor, step=step, samples_consumed=step * task.batch_size, bad_samples=bad.count, skipped_steps=skipped
+        )
+        cursor = check(task, learner, context.world, cursor)
+        cursor = replace(cursor, seconds=round(cursor.seconds + monotonic() - mark, 3))
         preempted = False
         if look:
             preempted, looked = context.preempted(), monotonic()
@@ -292,6 +246,8 @@ def _loop(
         context.wishes.served(wish)
         if preempted:
             raise Preempted(f"after step {step}, whose checkpoint is committed")
+        if step == end_of(task, cursor):
+            break
         mark = monotonic()
     return cursor
 
@@ -326,10 +282,13 @@ class _Books:
         items: int,
     ) -> None:
         """A step is done."""
-        step, last = cursor.step, cursor.step == self.task.steps
+        step, end = cursor.step, end_of(self.task, cursor)
+        last = step == end
         for fault in faults:
             self.log.event(step - 1, "bad sample", str(fault))
-        self.log.step(facts, values, items)
+        self.log.step(facts, dict(values) | _scores(cursor), items)
+        if cursor.cool_from == step:
+            self.log.cool_down(step, end)
         if self.shown and self.config.panel_every and (step % self.config.panel_every == 0 or last):
             self.log.picture(self.task.panel(learner, self.shown), step)
         if step % self.config.checkpoint_every == 0 or last:
@@ -362,6 +321,13 @@ def _facts(cursor: Cursor, mixture: Mixture) -> dict[str, float]:
         "bad_samples": cursor.bad_samples,
         "seconds": cursor.seconds,
     }
+
+
+def _scores(cursor: Cursor) -> dict[str, float]:
+    """Of the check that followed this step, if there was one."""
+    if not cursor.checks or cursor.checks[-1][0] != cursor.step:
+        return {}
+    return {"score": cursor.checks[-1][1], "best_score": max(score for _, score in cursor.checks)}
 
 
 def resume(task: Task, run: str, context: Context) -> tuple[Learner, Cursor]:

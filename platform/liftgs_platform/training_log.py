@@ -72,8 +72,9 @@ class TrainingLog:
     "wait_share" (of the step), "step_s" (per step, in all), "skipped" and "bad_samples" (since the run began),
     "checkpoint_age_s", "commit_s" (that the last checkpoint took), "workers", "restarts" (since the run began),
     "goodput" (the share of the time since the run began that went into steps which count), "at" (UNIX time), and the
-    mean of each finite value that the steps returned. Events, such as a bad sample, are rows with "event"; "start" is
-    one for each time that workers began, with "workers" and "at".
+    mean of each finite value that the steps returned. A row ends with each check, and holds its "score" and the
+    "best_score" so far. Events, such as a bad sample, are rows with "event"; "start" is one for each time that workers
+    began, with "workers" and "at".
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class TrainingLog:
     ):
         """Args:
         run: URI of the run's folder.
-        total_steps: at which training ends.
+        total_steps: at which training ends, at the latest.
         first_step: steps done before; rows of later steps are dropped.
         log_every: steps in a row.
         sinks: beside the files and TensorBoard.
@@ -125,16 +126,17 @@ class TrainingLog:
 
         Args:
             facts: "step", "samples", "epoch", "skipped" and "bad_samples", all since the run began.
-            values: of this step; their means make the row.
+            values: of this step; their means make the row. With a "score", the row ends here.
             items: used by it.
         """
         self._pending.append(values)
         self._items += items
         self._last = dict(facts)
-        if facts["step"] % self.log_every == 0 or facts["step"] == self.total_steps:
+        if facts["step"] % self.log_every == 0 or facts["step"] == self.total_steps or "score" in values:
             self.end_row()
         now = monotonic()
-        if now - self._printed >= LINE_EVERY_S or facts["step"] in (self._first_step + 1, self.total_steps):
+        tell = "score" in values or facts["step"] in (self._first_step + 1, self.total_steps)
+        if now - self._printed >= LINE_EVERY_S or tell:
             print(self.line(values), flush=True)
             self._printed = now
         if now - self._flushed >= FLUSH_EVERY_S:
@@ -144,6 +146,11 @@ class TrainingLog:
         """Something that a person should know of, such as a bad sample."""
         self.rows.append({"step": step, "event": event, "what": what, **more})
         print(f"step {step}: {event}: {what}", flush=True)
+
+    def cool_down(self, step: int, end: int) -> None:
+        """Scores have stopped rising: the rate falls from here on, and training ends at step `end`."""
+        self.total_steps = end
+        self.event(step, "cool-down", f"validation has not improved; the rate falls, training ends at step {end}")
 
     def picture(self, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """Store a panel as `panels/step-000500.png`, and show it to the sinks."""
@@ -174,7 +181,7 @@ class TrainingLog:
         step = int(self._last["step"])
         each_s = (monotonic() - self._started) / max(1, step - self._first_step)
         parts = [f"step {step}/{self.total_steps}", f"epoch {self._last['epoch']:.2f}"]
-        parts += [f"{name} {values[name]:.4g}" for name in ("loss", "lr") if name in values]
+        parts += [f"{name} {values[name]:.4g}" for name in _SHOWN if name in values]
         parts += [f"{each_s:.2f} s/step", f"about {clock((self.total_steps - step) * each_s)} left"]
         parts += [f"{self._last[name]:g} {word}" for name, word in _COUNTED if self._last.get(name)]
         return " | ".join(parts)
@@ -203,6 +210,7 @@ class TrainingLog:
         self._pending, self._since, self._items = [], now, 0
 
 
+_SHOWN = ("loss", "lr", "score", "best_score")
 _COUNTED = (("skipped", "steps skipped"), ("bad_samples", "bad samples"))
 
 

@@ -25,8 +25,9 @@ from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.label_teachers import use_threads
 from liftgs_platform.loader import TooManyBadSamples
-from liftgs_platform.training import Context, LoopConfig, Task, Wishes, WorkerConfig, train
+from liftgs_platform.training import Context, LoopConfig, Wishes, WorkerConfig, train
 from liftgs_platform.training_log import RayMetrics
+from liftgs_platform.training_task import Task
 
 #: Kept from the start of a worker: torch on a CPU frees and asks for the same megabytes in every layer, and fresh pages
 #: were most of a step before. glibc reads these once, before Python runs; see also `label_teachers.use_threads`.

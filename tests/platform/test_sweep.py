@@ -174,11 +174,11 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outcome(folder: Path) -> dict[str, list[float]]:
-    """Figures of each network."""
+def outcome(folder: Path) -> dict[str, str]:
+    """Figures of each network, as text: NaN does not equal itself."""
     file = folder / "jobs" / "sweep.yaml"
     results = collect(load(file), plan(file), Store(str(folder / "stages")), set())
-    return {f"{cell.label}: {name}": values for cell in results.cells for name, values in cell.figures.items()}
+    return {f"{cell.label}: {name}": repr(values) for cell in results.cells for name, values in cell.figures.items()}
 
 
 def test_results_are_collected_from_the_folders(finished: Path) -> None:
@@ -267,16 +267,18 @@ def test_a_stage_whose_process_is_killed_goes_on_in_another(
     killed: list[int] = []
     lines: list[tuple[str, str]] = []
 
+    def processes() -> set[int]:
+        found = psutil.process_iter(["cmdline"])
+        return {one.pid for one in found if " ".join(one.info["cmdline"] or []).startswith("ray::_StageActor")}
+
+    of_others = processes()  # of an earlier test, on their way out
+
     def kill_the_first(one: Any) -> None:
         if one is not None:
             lines.append((one.stage.kind, one.state))
-        if killed:
-            return
-        for process in psutil.process_iter(["cmdline"]):
-            if " ".join(process.info["cmdline"] or []).startswith("ray::_StageActor"):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
-                return
+        for process in () if killed else processes() - of_others:
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
 
     ends = run_pool(tmp_path, order(cells[0].stages), ray_driver, kill_the_first)
     assert killed

@@ -19,9 +19,14 @@ from torch import distributed, nn
 
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
+from liftgs.training.schedule import Cooldown
 from liftgs.training.world import World, tree_sum
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.training import Context, LoopConfig, train
+from liftgs_platform.training_task import Validation
+
+#: Learning rate.
+RATE = 0.05
 
 
 def write_corpora(folder: Path) -> tuple[CorpusSpec, ...]:
@@ -56,17 +61,29 @@ class Seen:
 
 
 class Learner:
-    """Plain AdamW with noise in it, so that torch's random numbers matter."""
+    """Plain AdamW with noise in it, so that torch's random numbers matter. The rate is constant, up to a cool-down."""
 
-    def __init__(self, model: Model, batch_size: int, world: World, trace: str = "", step_s: float = 0.0):
+    def __init__(
+        self,
+        model: Model,
+        batch_size: int,
+        world: World,
+        trace: str = "",
+        step_s: float = 0.0,
+        cooldown: Cooldown | None = None,
+    ):
         self.model, self.batch_size, self.world, self.trace, self.step_s = model, batch_size, world, trace, step_s
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+        self.cooldown = cooldown
+        self.cool_from: int | None = None
         self.steps_done = 0
 
     def step(self, items: Sequence[Seen | None]) -> dict[str, float]:
         """One update towards the colours."""
         time.sleep(self.step_s)
         self._note(items)
+        rate = RATE * (self.cooldown.factor(self.steps_done, self.cool_from) if self.cooldown else 1.0)
+        self.optimizer.param_groups[0]["lr"] = rate
         noise = torch.randn(self.batch_size, 3)  # of all places, whoever holds them
         units, rest = [], list(items)
         for places in self.world.places(self.batch_size):
@@ -74,12 +91,12 @@ class Learner:
         *gradient, loss, count = self.world.sum_units(units, self.batch_size).tolist()
         self.steps_done += 1
         if not count or not np.isfinite(loss):
-            return {"skipped": 1.0} | ({"loss": loss, "lr": 0.05} if count else {})
+            return {"skipped": 1.0} | ({"loss": loss, "lr": rate} if count else {})
         mean = torch.tensor(gradient) / count
         for parameter, part in zip(self.model.parameters(), mean.split([12, 3]), strict=True):
             parameter.grad = part.view_as(parameter)
         self.optimizer.step()
-        return {"loss": loss / count, "lr": 0.05, "skipped": 0.0}
+        return {"loss": loss / count, "lr": rate, "skipped": 0.0}
 
     def _note(self, items: Sequence[Seen | None]) -> None:
         """Which sample stood at each of our places, and that it was this worker's: one file each."""
@@ -109,6 +126,38 @@ class Learner:
 
 
 @dataclass(frozen=True)
+class Scripted:
+    """Scores that were decided before, whatever was learned; the last goes on for ever."""
+
+    scores: tuple[float, ...]
+    every: int
+
+    def __call__(self, learner: Learner, world: World) -> float:
+        """See `Validation.score`."""
+        return self.scores[min(-(-learner.steps_done // self.every), len(self.scores)) - 1]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How near the model comes to some greys, which the workers share. Draws random numbers that should not matter."""
+
+    places: int = 7
+
+    def __call__(self, learner: Learner, world: World) -> float:
+        """See `Validation.score`."""
+        torch.manual_seed(1)
+        with torch.no_grad():
+            mine = {place: self._of(learner.model, place) for place in range(world.rank, self.places, world.size)}
+        torch.rand(learner.steps_done)
+        told = {place: score for of_worker in world.gather(mine) for place, score in of_worker.items()}
+        return sum(told[place] for place in range(self.places)) / self.places
+
+    def _of(self, model: Model, place: int) -> float:
+        grey = torch.tensor(0.3 + 0.05 * place)
+        return float(torch.exp(-8 * (model(torch.cat([grey[None], torch.zeros(3)])) - grey).abs().mean()))
+
+
+@dataclass(frozen=True)
 class Toy:
     """A `training.Task`.
 
@@ -122,6 +171,7 @@ class Toy:
         bug: whether panels fail.
         trace: a folder for a file per step and place of the batch, with the key of the sample that stood there.
         step_s: a step takes at least this.
+        validation: how it is checked.
     """
 
     corpora: tuple[CorpusSpec, ...]
@@ -136,6 +186,7 @@ class Toy:
     bug: bool = False
     trace: str = ""
     step_s: float = 0.0
+    validation: Validation | None = None
     hopeless: tuple[type[Exception], ...] = (Diverged,)
 
     def mixture(self) -> Mixture:
@@ -147,7 +198,8 @@ class Toy:
         model = Model()
         if checkpoint is not None:
             model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        return Learner(model, self.batch_size, world, self.trace, self.step_s)
+        cooldown = self.validation.cooldown if self.validation else None
+        return Learner(model, self.batch_size, world, self.trace, self.step_s, cooldown)
 
     def item(self, sample: Sample, key: str, epoch: int) -> Seen:
         """See `Task`."""

@@ -14,7 +14,7 @@ from liftgs_platform import storage
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 400, 150, 46, 26, 18
 _POINTS, _ROWS = 200, 4000
-_GROUPS = ("loss", "optim", "speed", "progress")
+_GROUPS = ("validation", "loss", "optim", "speed", "progress")
 
 
 def write(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> None:
@@ -32,7 +32,8 @@ def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
     """The page."""
     measured = [row for row in rows if "event" not in row]
     bands = worlds(measured)
-    measured = measured[:: len(measured) // _ROWS + 1]
+    thinned = len(measured) // _ROWS + 1
+    measured = [row for number, row in enumerate(measured) if number % thinned == 0 or "score" in row]
     names = sorted(
         {name: None for row in measured for name in row if name not in ("step", "samples", "epoch", "at")}, key=_place
     )
@@ -118,6 +119,8 @@ def group_of(name: str) -> str:
     """Under which heading a value is shown."""
     if name.endswith("_s"):
         return "speed"
+    if name in ("score", "best_score"):
+        return "validation"
     if name in ("items_per_s_per_worker", "wait_share", "goodput"):
         return "speed"
     if name in ("samples", "epoch", "skipped", "bad_samples", "workers", "restarts"):
