@@ -298,8 +298,8 @@ def test_a_job_that_is_submitted_again_runs_nothing_and_reports(
     assert "finetune 2/2 | evaluate 3/3" in printed
     events = [json.loads(line) for line in (tmp_path / "sweep/runs/0000/events.jsonl").read_text().splitlines()]
     assert {event["state"] for event in events} == {"reused"}
-    rows = list(csv.DictReader((tmp_path / "sweep" / "multiplier.csv").open()))
-    assert {(row["mix"], row["ratio"]) for row in rows} >= {("first", "1")}
+    rows = list(csv.DictReader((tmp_path / "sweep" / "cells.csv").open()))
+    assert {(row["mix"], float(row["ratio"])) for row in rows} == {("none", 1), ("first", 0), ("first", 1)}
     page = (tmp_path / "sweep" / "report.html").read_text()
     assert "first" in page
 
