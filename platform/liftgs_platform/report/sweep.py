@@ -76,7 +76,7 @@ def render(results: SweepResults, answers: Answers) -> str:
             **tables.comparisons(answers),
             pairs=tables.beside_the_paper(results, answers, mix),
             breakdowns=breakdowns(paired, *looks.get((mix, ""), ("k0", "square"))),
-            **cases(paired, (tables.arm_name(SCRATCH), mix)),
+            **cases(paired, (words.arm_name(SCRATCH), mix)),
             **tables.costs(results),
             downloads=[
                 _download("multiplier.csv", multiplier_csv(answers.multipliers)),
@@ -113,7 +113,7 @@ def curves(results: SweepResults, metric: str, arms: Sequence[Arm], looks: dict[
             if math.isfinite(values[row, column, 0])
         ]
         if means:
-            drawn.append(Curve(tables.arm_name(mix, control), *looks[mix, control], means, points, control != ""))
+            drawn.append(Curve(words.arm_name(mix, control), *looks[mix, control], means, points, control != ""))
     return drawn
 
 
@@ -157,7 +157,7 @@ def _figures(
     plain = [arm for arm in arms if not arm[1]]
     return {
         "figure": draw(metric, best, arms, LARGE),
-        "legend": [{"name": tables.arm_name(*arm), "swatch": swatch(*looks[arm], dashed=arm[1] != "")} for arm in arms],
+        "legend": [{"name": words.arm_name(*arm), "swatch": swatch(*looks[arm], dashed=arm[1] != "")} for arm in arms],
         "bounded": any(row.censored for row in answers.multipliers if row.ratio is not None),
         "panels": panels if len(panels) > 1 else [],
         "metrics": [draw(name, best, plain, SMALL, name.removesuffix(" all")) for name in main],

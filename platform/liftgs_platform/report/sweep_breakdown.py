@@ -166,5 +166,6 @@ def percent(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """ "+1.2" or "−0.3", of a difference between shares."""
-    return f"{100 * value:+.1f}".replace("-", "−") if math.isfinite(value) else "–"
+    """ "+1.2", "−0.3" or "0.0", of a difference between shares."""
+    shown = f"{100 * value:+.1f}".replace("-", "−") if math.isfinite(value) else "–"
+    return shown.lstrip("+−") if shown in ("+0.0", "−0.0") else shown

@@ -10,19 +10,12 @@ from liftgs.scaling.multiplier import Estimate
 from liftgs_platform.report.paper import FINETUNE_SCALING, PaperTable, tables_for
 from liftgs_platform.report.sweep_breakdown import percent, points
 from liftgs_platform.report.sweep_figures import interval as drawn_interval
-from liftgs_platform.report.sweep_words import count, duration, interval, times
+from liftgs_platform.report.sweep_words import arm_name, count, duration, interval, times
 from liftgs_platform.sweep_answers import Answers, is_clear, levels
-from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
+from liftgs_platform.sweep_results import SCRATCH, MultiplierRow, SweepResults
 
 _ACCURACIES = ("Acc@.25 all", "Acc@.5 all", "Acc@.75 all")
 _PRECISIONS = ("AP25", "AP50", "AP")
-
-
-def arm_name(mix: str, control: str = "") -> str:
-    """What tables call an arm."""
-    if mix == SCRATCH:
-        return "scratch, same total compute" if control == COMPUTE else "scratch"
-    return f"{mix}, same total compute" if control == COMPUTE else mix
 
 
 def multipliers(answers: Answers, styles: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -105,18 +98,25 @@ def additions(answers: Answers) -> list[dict[str, Any]]:
                 "adds": gain.adds,
                 "growth": f"+{gain.growth:.0%}" if math.isfinite(gain.growth) else "–",
                 "ratio": f"{gain.ratio:g}",
-                "value": _share(gain.labels.value),
-                "interval": f"{_share(gain.labels.low)} to {_share(gain.labels.high)}",
+                **_more_labels(gain.labels),
             }
         )
         last = names
     return shown
 
 
+def _more_labels(labels: Estimate) -> dict[str, str]:
+    """How many more, in words for the table: bounds where the smaller mix never gets there."""
+    bound = {"above": "≥ ", "below": "≤ "}.get(labels.censored, "")
+    if math.isnan(labels.low):
+        return {"value": bound + _share(labels.value), "interval": "unknown"}
+    if math.isinf(labels.high):
+        return {"value": bound + _share(labels.value), "interval": f"{_share(labels.low)} and up"}
+    return {"value": bound + _share(labels.value), "interval": f"{_share(labels.low)} to {_share(labels.high)}"}
+
+
 def _share(value: float) -> str:
-    if math.isinf(value):
-        return "no upper end" if value > 0 else "no lower end"
-    return f"{value:+.0%}".replace("-", "−") if math.isfinite(value) else "–"
+    return f"{value:+.0%}".replace("-", "−")
 
 
 def comparisons(answers: Answers) -> dict[str, Any]:
