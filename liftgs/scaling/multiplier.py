@@ -3,9 +3,9 @@
 Of a ratio r, m(r) = S^-1(P(r)) / r, where S is the from-scratch curve and P the pretrained mean. Of all ratios, the m
 that fits P(r) = S(m r) best.
 
-A percentile interval of m is a test read backwards, since S never falls: m lies under the upper limit as long as no more
-than 97.5 % of the draws have P(r) < S(m r). That difference is nearly linear in the scores, however skewed or endless m
-itself is, so intervals hold their level also where S is nearly flat, and where m is censored.
+A percentile interval of m is a test read backwards, since S never falls: the upper limit is the m above which
+more than 97.5 % of the draws have P(r) < S(m r). That difference is nearly linear in the scores, however skewed or
+endless m itself is, so intervals hold their level also where S is nearly flat, and where m is censored.
 """
 
 from __future__ import annotations
@@ -83,11 +83,12 @@ def multipliers(scratch: Arm, pretrained: Arm, draws: int = DRAWS, seed: int = 0
     Raises:
         ValueError: one ratio in `scratch`, or arms that were not evaluated on the same resamples.
     """
-    read = log_multipliers(scratch, pretrained, draws, seed)
-    bounds = [_bounds(scratch, np.array([ratio])) for ratio in pretrained.ratios] + [
-        _bounds(scratch, pretrained.ratios)
-    ]
-    estimates = tuple(_estimate(value, drawn, bound, level) for value, drawn, bound in zip(*read, bounds, strict=True))
+    values, drawn = log_multipliers(scratch, pretrained, draws, seed)
+    sets = [*pretrained.ratios[:, None], pretrained.ratios]
+    estimates = tuple(
+        _estimate(value, column, _bounds(scratch, ratios), level)
+        for value, column, ratios in zip(values, drawn.T, sets, strict=True)
+    )
     seeds = tuple(pretrained.seeds.tolist())
     return Multipliers(tuple(pretrained.ratios.tolist()), seeds, estimates[:-1], estimates[-1])
 
