@@ -13,7 +13,7 @@ from PIL import Image
 
 from liftgs_platform import storage
 from liftgs_platform.report.drawing import data_uri
-from liftgs_platform.report.sweep_figures import dumbbell
+from liftgs_platform.report.inline import dumbbell
 from liftgs_platform.sweep_results import SCRATCH, Cell, SweepResults
 
 _BETTER, _WORSE = 3, 1

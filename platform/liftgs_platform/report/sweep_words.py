@@ -79,13 +79,13 @@ def gaps(results: SweepResults) -> list[str]:
         ]
         if absent:
             said.append(
-                f"Runs of {arm_name(mix, control)} are missing: ratio {', '.join(absent)}. Those that are there are used."
+                f"Runs of {arm_name(mix, control)} are missing: ratio {', '.join(absent)}. The others are used."
             )
     if len({cell.seed for cell in results.cells}) == 1:
         said.append("All is from one seed, so nothing is known of how far another training would differ.")
     if (SCRATCH, "") in results.arms() and (SCRATCH, COMPUTE) not in results.arms():
         said.append(
-            "Scratch was not trained for as long as pretraining and finetuning together, so part of the gain may be time."
+            "Scratch was not trained for as long as pretraining and finetuning together; part of the gain may be time."
         )
     return said
 
@@ -100,8 +100,8 @@ def transfers(found: Sequence[Transfer]) -> list[str]:
     """Effective data transferred, a sentence per mix."""
     return [
         f"Effective data transferred by {one.mix}: {one.scale:.3g} × (labelled scenes)^{one.exponent:.2f} labelled "
-        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), fitted after Hernandez et al. "
-        "2021; with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
+        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), after Hernandez et al. 2021; "
+        "with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
         for one in found
     ]
 
@@ -117,6 +117,11 @@ def times(multiplier: float) -> str:
         if multiplier >= 0.95
         else f"{multiplier:.2f}×"
     )
+
+
+def bounded(row: MultiplierRow) -> str:
+    """ "2.3×", "≥ 4.1×" or "≤ 0.5×"."""
+    return {"above": "≥ ", "below": "≤ "}.get(row.censored, "") + times(row.multiplier)
 
 
 def interval(low: float, high: float) -> str:

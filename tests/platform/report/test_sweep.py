@@ -143,8 +143,8 @@ def test_names_from_outside_stay_words() -> None:
     cells = tuple(
         replace(
             c,
-            classes={HOSTILE: value for value in list(c.classes.values())[:1]},
-            groups={HOSTILE: value for value in list(c.groups.values())[:1]},
+            classes={HOSTILE: c.classes["chair"]},
+            groups={HOSTILE: c.groups["on"]},
             figures={"AP25": c.figures["AP25"], HOSTILE: c.figures["AP50"]},
             scenes={HOSTILE: 0.5},
             pictures={HOSTILE: HOSTILE},
@@ -216,7 +216,7 @@ def test_harm_points_to_fewer_labels() -> None:
 
 
 def test_zero_shot_stands_apart_on_the_logarithmic_axis() -> None:
-    large, ticks = drawn(made_sweep({"A": 2.0}))
+    _, ticks = drawn(made_sweep({"A": 2.0}))
     assert ticks["0"] < ticks["0.1"] - 20
 
 
