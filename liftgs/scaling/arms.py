@@ -59,16 +59,19 @@ class Arm:
         """Score on all scenes, over the seeds."""
         return np.nanmean(self.scores[..., 0], axis=1)
 
-    def at(self, ratio: float) -> Arm:
-        """The runs of one ratio.
+    def has(self, ratio: float) -> bool:
+        """Whether there are runs of a ratio."""
+        return bool(np.isclose(self.ratios, ratio).any())
+
+    def place(self, ratio: float) -> int:
+        """The row of a ratio.
 
         Raises:
-            ValueError: there is none.
+            ValueError: it has no run.
         """
-        place = np.flatnonzero(np.isclose(self.ratios, ratio))
-        if not len(place):
+        if not self.has(ratio):
             raise ValueError(f"no run at ratio {ratio:g}, only at {', '.join(f'{r:g}' for r in self.ratios)}")
-        return Arm(self.ratios[place], self.scores[place])
+        return int(np.argmax(np.isclose(self.ratios, ratio)))
 
 
 def _check_shapes(ratios: np.ndarray, scores: np.ndarray) -> None:

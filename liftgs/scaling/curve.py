@@ -1,10 +1,10 @@
 """Scores over ratios as monotone curves that can be read backwards: how many labels does a score take from scratch?
 
-Three steps. Isotonic regression (pool adjacent violators) takes out the falls that noise makes, since more labels do not
-hurt a network trained to its plateau. Between the measured ratios the curve is a monotone cubic in the logarithm of the
-ratio (Fritsch and Butland 1984, as SciPy's PCHIP): curves of accuracy over labels bend, and a chord lies below the
-bend, so that straight pieces between .2 and .5 inflate a multiplier of 2 by 3 to 5 %. A cubic leaves under 1 % of that.
-Last, each cubic is cut into short straight pieces, which makes the curve exactly and cheaply invertible.
+Three steps. Isotonic regression takes out the falls that noise makes, since more labels do not hurt a network trained
+to its plateau. Between the measured ratios the curve is a monotone cubic in the logarithm of the ratio (Fritsch and
+Butland 1984, as SciPy's PCHIP): accuracy over labels bends, and a chord lies below the bend, so that straight pieces
+between .2 and .5 inflate a multiplier of 2 by 3 to 5 %; cubics leave less than 1 %. Last, each cubic is cut into short
+straight pieces, which makes the curve exactly and cheaply invertible.
 
 Everything works on stacks of curves with the same knots, since a bootstrap has thousands.
 """
@@ -119,7 +119,7 @@ def _bend(x: Float[np.ndarray, " n"], y: Float[np.ndarray, "rows n"]) -> Curves:
 
 
 def _slopes(gap: Float[np.ndarray, " gaps"], rise: Float[np.ndarray, "rows gaps"]) -> Float[np.ndarray, "rows n"]:
-    """Of the cubics at the points: harmonic means of the neighbours' inside, a parabola's at the ends, kept monotone."""
+    """Of the cubics at the points: harmonic means of both sides inside, a parabola's at the ends, kept monotone."""
     if len(gap) == 1:
         return np.repeat(rise, 2, axis=1)
     before, after = rise[:, :-1], rise[:, 1:]

@@ -3,53 +3,25 @@
 Of a ratio r, m(r) = S^-1(P(r)) / r, where S is the from-scratch curve and P the pretrained mean. Of all ratios, the m
 that fits P(r) = S(m r) best.
 
-A percentile interval of m is a test read backwards, since S never falls: m lies under the upper limit as long as no more
-than 97.5 % of the draws have P(r) < S(m r). That difference is nearly linear in the scores, however skewed or endless m
-itself is, so intervals hold their level also where S is nearly flat, and where m is censored.
+A percentile interval of m is a test read backwards, since S never falls: the upper limit is the m above which
+more than 97.5 % of the draws have P(r) < S(m r). That difference is nearly linear in the scores, however skewed or
+endless m itself is, so intervals hold their level also where S is nearly flat, and where m is censored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.curve import Curves, fit_curves
+from liftgs.scaling.estimate import DRAWS, LEVEL, Estimate, from_logs
 from liftgs.scaling.resample import resample
-
-#: "above": the true value may be any that is larger, as the pretrained score lies above all of the scratch curve.
-Censored = Literal["", "above", "below"]
-
-DRAWS = 2000
-LEVEL = 0.95
 
 #: Differences of sums of squares below this share of the largest sum are rounding.
 _ROUNDING = 1e-14
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its interval, which may be open to a side.
-
-    Attributes:
-        value: of the runs as they are; when `censored`, only the bound that the scratch curve allows to state.
-        low: lower limit.
-        high: upper limit; infinite where the upper limit is censored. Both NaN where no ratio has a second seed.
-        censored: which way the true value lies from `value`, if that is a bound.
-    """
-
-    value: float
-    low: float
-    high: float
-    censored: Censored = ""
-
-    def moved(self, scale: float, shift: float) -> Estimate:
-        """The estimate of `scale` x + `shift`, for a positive scale."""
-        value, low, high = (scale * part + shift for part in (self.value, self.low, self.high))
-        return Estimate(value, low, high, self.censored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +55,12 @@ def multipliers(scratch: Arm, pretrained: Arm, draws: int = DRAWS, seed: int = 0
     Raises:
         ValueError: one ratio in `scratch`, or arms that were not evaluated on the same resamples.
     """
-    read = log_multipliers(scratch, pretrained, draws, seed)
-    bounds = [_bounds(scratch, np.array([ratio])) for ratio in pretrained.ratios] + [
-        _bounds(scratch, pretrained.ratios)
-    ]
-    estimates = tuple(_estimate(value, drawn, bound, level) for value, drawn, bound in zip(*read, bounds, strict=True))
+    values, drawn = log_multipliers(scratch, pretrained, draws, seed)
+    sets = [*pretrained.ratios[:, None], pretrained.ratios]
+    estimates = tuple(
+        from_logs(value, column, _bounds(scratch, ratios), level)
+        for value, column, ratios in zip(values, drawn.T, sets, strict=True)
+    )
     seeds = tuple(pretrained.seeds.tolist())
     return Multipliers(tuple(pretrained.ratios.tolist()), seeds, estimates[:-1], estimates[-1])
 
@@ -161,16 +134,3 @@ def fit_shift(
 def _bounds(scratch: Arm, ratios: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """The least and the greatest multiplier that the curve lets one state at these ratios."""
     return float(scratch.ratios[0] / ratios.max()), float(scratch.ratios[-1] / ratios.min())
-
-
-def _estimate(value: float, drawn: Float[np.ndarray, " draws"], bounds: tuple[float, float], level: float) -> Estimate:
-    """From logarithms, infinite where censored, to an estimate."""
-    least, greatest = bounds
-    censored: Censored = "above" if value == np.inf else "below" if value == -np.inf else ""
-    stated = greatest if value == np.inf else least if value == -np.inf else float(np.exp(value))
-    if np.isnan(drawn).any():
-        return Estimate(stated, float("nan"), float("nan"), censored)
-    low = float(np.exp(np.quantile(drawn, (1 - level) / 2, method="lower")))
-    high = float(np.exp(np.quantile(drawn, (1 + level) / 2, method="higher")))
-    # Nearly all draws censored: the end is the bound.
-    return Estimate(stated, min(low, greatest), max(high, least), censored)

@@ -1,9 +1,9 @@
 """Sweeps whose multiplier is known, to check what the statistics say of them.
 
 The scratch curve is a saturating power law, which measured learning curves follow well (Hestness et al. 2017, Deep
-Learning Scaling is Predictable, Empirically). The pretrained curve is the same one, at m times the labels. A run's score
-on a scene is the curve's value and: a deviation of the run, in part due to its labels and then shared by the arms; how
-hard the scene is for all networks; how the scene suits the arm at that ratio; the run's own luck with the scene.
+Learning Scaling is Predictable, Empirically). The pretrained curve is the same one, at m times the labels. A run's
+score is the curve's value plus deviations: of the run, in part due to its labels and then shared by both arms; of the
+scene, which is hard for all networks; of the scene for an arm at a ratio; and of the run's own luck with the scene.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -16,10 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from liftgs import codecs
-from liftgs.scene import BadInput
 from liftgs_platform import storage
-from liftgs_platform.typed_json import plain, typed
+from liftgs_platform.typed_json import read_json, write_json
 
 #: The mix of networks that were never pretrained.
 SCRATCH = "none"
@@ -30,8 +27,6 @@ COMPUTE = "compute"
 MAIN = ("AP25", "AP50", "AP", "Acc@.25 all", "Acc@.5 all", "Acc@.75 all")
 
 FORMAT = "liftgs-sweep/1"
-_MOST_BYTES = 1 << 30  # of JSON; 100 networks with 40 figures of 1,000 draws are about 80 MB
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +180,7 @@ class SweepResults:
 
     def write(self, uri: str) -> None:
         """As JSON."""
-        data = codecs.encode_json({"format": FORMAT, **plain(self)})
-        packed = zlib.compressobj(6, wbits=31)  # wbits 31 is gzip, without a time in its header
-        storage.write_bytes(uri, packed.compress(data) + packed.flush() if uri.endswith(".gz") else data)
+        write_json(uri, FORMAT, self)
 
     @staticmethod
     def read(uri: str) -> SweepResults:
@@ -197,11 +190,11 @@ class SweepResults:
             FileNotFoundError: no such file.
             BadInput: it holds something else.
         """
-        value = codecs.decode_json(_unpack(storage.read_bytes(uri), uri), uri)
-        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
-            raise BadInput(uri, f"is not the results of a sweep ({FORMAT}); give the results.json of one")
-        with codecs.bad_values(uri):
-            return typed(SweepResults, value)
+        return read_json(uri, FORMAT, SweepResults)
+
+    def write_csv(self, uri: str) -> None:
+        """All networks, see `cells_csv`."""
+        storage.write_bytes(uri, cells_csv(self).encode())
 
 
 @dataclass(frozen=True)
@@ -257,16 +250,3 @@ def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     for row in rows:
         writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in row])
     return out.getvalue()
-
-
-def _unpack(data: bytes, uri: str) -> bytes:
-    """Gunzipped if it is gzip, but never more than a sweep can be."""
-    if data.startswith(_GZIP):
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            data = unpacker.decompress(data, _MOST_BYTES)
-        except zlib.error as error:
-            raise BadInput(uri, f"is not a whole gzip file ({error})") from error
-        if not unpacker.eof:
-            raise BadInput(uri, "is a gzip file that is cut off, or unpacks to more than 1 GiB")
-    return data

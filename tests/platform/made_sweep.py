@@ -61,7 +61,7 @@ def made_sweep(
                     "AP25": base + 0.03 * i * (mix in rich) - 0.05 * i,
                     "AP50": base / 2,
                     "AP": base / 3,
-                    "instances": 90 - 9 * i,
+                    "instances": 90.0 - 9 * i,
                 }
                 for i, name in enumerate(CLASSES)
             },
@@ -70,7 +70,7 @@ def made_sweep(
                     "Acc@.25": base + 0.1 - 0.04 * i,
                     "Acc@.5": base,
                     "Acc@.75": base / 2,
-                    "expressions": 200 - 30 * i,
+                    "expressions": 200.0 - 30 * i,
                 }
                 for i, name in enumerate(("all", "nearest", "on", "between"))
             },

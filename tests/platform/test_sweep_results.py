@@ -16,7 +16,7 @@ import pytest
 from made_sweep import made_sweep
 
 from liftgs.scene import BadInput
-from liftgs_platform.sweep_results import COMPUTE, SCRATCH, Cell, MultiplierRow, SweepResults, cells_csv, multiplier_csv
+from liftgs_platform.sweep_results import COMPUTE, SCRATCH, Cell, MultiplierRow, SweepResults, multiplier_csv
 from liftgs_platform.typed_json import plain
 
 
@@ -71,7 +71,7 @@ def test_a_control_is_not_mixed_with_its_ordinary_arm() -> None:
 @pytest.mark.parametrize(
     ("mend", "reason"),
     [
-        (lambda v: v.update(format="liftgs-sweep/9"), "not the results of a sweep"),
+        (lambda v: v.update(format="liftgs-sweep/9"), "is no liftgs-sweep/1 file"),
         (lambda v: v["cells"][1].update(ratio="half"), r"cells\[1\].ratio is 'half', not float"),
         (lambda v: v["cells"][1].update(seed=True), r"cells\[1\].seed is 'True', not int"),
         (lambda v: v["cells"][1].update(control="twice"), r"cells\[1\].control is 'twice', not '' or 'compute'"),
@@ -111,7 +111,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liftgs_platform.sweep_results._MOST_BYTES", 1000)
+    monkeypatch.setattr("liftgs_platform.typed_json._MOST_BYTES", 1000)
     file = tmp_path / "results.json.gz"
     packer = zlib.compressobj(wbits=31)
     file.write_bytes(packer.compress(b" " * 100_000) + packer.flush())
@@ -119,9 +119,11 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         SweepResults.read(str(file))
 
 
-def test_cells_csv_has_a_line_per_network_and_a_column_per_metric() -> None:
+def test_cells_csv_has_a_line_per_network_and_a_column_per_metric(tmp_path: Path) -> None:
     named = tiny(cells=(*tiny().cells, Cell('a "b", c\nd', "", 0.1, 0, {"AP25": [0.5, 0.5, 0.5]})))
-    rows = list(csv.DictReader(io.StringIO(cells_csv(named))))
+    named.write_csv(str(tmp_path / "networks.csv"))
+    with open(tmp_path / "networks.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 4
     by = {(row["mix"], float(row["ratio"]), int(row["seed"])): row for row in rows}
     assert float(by["none", 0.1, 0]["AP25"]) == 0.25

@@ -15,9 +15,11 @@ from liftgs.scene import BadInput
 from liftgs_platform import storage
 from liftgs_platform.report import sweep_tables as tables
 from liftgs_platform.report import sweep_words as words
+from liftgs_platform.report.inline import swatch
 from liftgs_platform.report.svg import MARKERS
 from liftgs_platform.report.sweep_breakdown import breakdowns, cases, pairs
-from liftgs_platform.report.sweep_figures import LARGE, SMALL, Arrow, Curve, Size, scaling, swatch
+from liftgs_platform.report.sweep_figures import LARGE, SMALL, Arrow, Curve, Size, scaling
+from liftgs_platform.report.sweep_paper import side_by_side
 from liftgs_platform.sweep_answers import Answers, answer, levels
 from liftgs_platform.sweep_results import COMPUTE, MAIN, SCRATCH, MultiplierRow, SweepResults, cells_csv, multiplier_csv
 
@@ -74,9 +76,9 @@ def render(results: SweepResults, answers: Answers) -> str:
             **tables.fairness(results, answers, scenes),
             additions=tables.additions(answers),
             **tables.comparisons(answers),
-            pairs=tables.beside_the_paper(results, answers, mix),
+            pairs=side_by_side(results, answers, mix),
             breakdowns=breakdowns(paired, *looks.get((mix, ""), ("k0", "square"))),
-            **cases(paired, (tables.arm_name(SCRATCH), mix)),
+            **cases(paired, (words.arm_name(SCRATCH), mix)),
             **tables.costs(results),
             downloads=[
                 _download("multiplier.csv", multiplier_csv(answers.multipliers)),
@@ -113,7 +115,7 @@ def curves(results: SweepResults, metric: str, arms: Sequence[Arm], looks: dict[
             if math.isfinite(values[row, column, 0])
         ]
         if means:
-            drawn.append(Curve(tables.arm_name(mix, control), *looks[mix, control], means, points, control != ""))
+            drawn.append(Curve(words.arm_name(mix, control), *looks[mix, control], means, points, control != ""))
     return drawn
 
 
@@ -125,7 +127,7 @@ def arrows(rows: Sequence[MultiplierRow], drawn: Sequence[Curve], colour: str) -
             ratio=row.ratio,
             score=heights[row.ratio],
             reaches=None if row.censored else row.ratio * row.multiplier,
-            label=tables.bounded(row),
+            label=words.bounded(row),
             colour=colour,
             rising=row.censored != "below",
         )
@@ -157,7 +159,7 @@ def _figures(
     plain = [arm for arm in arms if not arm[1]]
     return {
         "figure": draw(metric, best, arms, LARGE),
-        "legend": [{"name": tables.arm_name(*arm), "swatch": swatch(*looks[arm], dashed=arm[1] != "")} for arm in arms],
+        "legend": [{"name": words.arm_name(*arm), "swatch": swatch(*looks[arm], dashed=arm[1] != "")} for arm in arms],
         "bounded": any(row.censored for row in answers.multipliers if row.ratio is not None),
         "panels": panels if len(panels) > 1 else [],
         "metrics": [draw(name, best, plain, SMALL, name.removesuffix(" all")) for name in main],

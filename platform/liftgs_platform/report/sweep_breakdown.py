@@ -13,7 +13,7 @@ from PIL import Image
 
 from liftgs_platform import storage
 from liftgs_platform.report.drawing import data_uri
-from liftgs_platform.report.sweep_figures import dumbbell
+from liftgs_platform.report.inline import dumbbell
 from liftgs_platform.sweep_results import SCRATCH, Cell, SweepResults
 
 _BETTER, _WORSE = 3, 1
@@ -166,5 +166,6 @@ def percent(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """ "+1.2" or "−0.3", of a difference between shares."""
-    return f"{100 * value:+.1f}".replace("-", "−") if math.isfinite(value) else "–"
+    """ "+1.2", "−0.3" or "0.0", of a difference between shares."""
+    shown = f"{100 * value:+.1f}".replace("-", "−") if math.isfinite(value) else "–"
+    return shown.lstrip("+−") if shown in ("+0.0", "−0.0") else shown

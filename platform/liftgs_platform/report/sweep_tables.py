@@ -7,22 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from liftgs.scaling.multiplier import Estimate
-from liftgs_platform.report.paper import FINETUNE_SCALING, PaperTable, tables_for
+from liftgs_platform.report.inline import interval as drawn_interval
 from liftgs_platform.report.sweep_breakdown import percent, points
-from liftgs_platform.report.sweep_figures import interval as drawn_interval
-from liftgs_platform.report.sweep_words import count, duration, interval, times
-from liftgs_platform.sweep_answers import Answers, is_clear, levels
-from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
-
-_ACCURACIES = ("Acc@.25 all", "Acc@.5 all", "Acc@.75 all")
-_PRECISIONS = ("AP25", "AP50", "AP")
-
-
-def arm_name(mix: str, control: str = "") -> str:
-    """What tables call an arm."""
-    if mix == SCRATCH:
-        return "scratch, same total compute" if control == COMPUTE else "scratch"
-    return f"{mix}, same total compute" if control == COMPUTE else mix
+from liftgs_platform.report.sweep_words import arm_name, bounded, count, duration, interval, times
+from liftgs_platform.sweep_answers import Answers, is_clear
+from liftgs_platform.sweep_results import SweepResults
 
 
 def multipliers(answers: Answers, styles: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -48,11 +37,6 @@ def multipliers(answers: Answers, styles: dict[str, tuple[str, str]]) -> dict[st
         )
         last = row.mix
     return {"multipliers": shown, "limits": [times(limit) for limit in limits]}
-
-
-def bounded(row: MultiplierRow) -> str:
-    """ "2.3×", "≥ 4.1×" or "≤ 0.5×"."""
-    return {"above": "≥ ", "below": "≤ "}.get(row.censored, "") + times(row.multiplier)
 
 
 def fairness(results: SweepResults, answers: Answers, scenes: dict[float, int]) -> dict[str, Any]:
@@ -105,18 +89,25 @@ def additions(answers: Answers) -> list[dict[str, Any]]:
                 "adds": gain.adds,
                 "growth": f"+{gain.growth:.0%}" if math.isfinite(gain.growth) else "–",
                 "ratio": f"{gain.ratio:g}",
-                "value": _share(gain.labels.value),
-                "interval": f"{_share(gain.labels.low)} to {_share(gain.labels.high)}",
+                **_more_labels(gain.labels),
             }
         )
         last = names
     return shown
 
 
+def _more_labels(labels: Estimate) -> dict[str, str]:
+    """How many more, in words for the table: bounds where the smaller mix never gets there."""
+    bound = {"above": "≥ ", "below": "≤ "}.get(labels.censored, "")
+    if math.isnan(labels.low):
+        return {"value": bound + _share(labels.value), "interval": "unknown"}
+    if math.isinf(labels.high):
+        return {"value": bound + _share(labels.value), "interval": f"{_share(labels.low)} and up"}
+    return {"value": bound + _share(labels.value), "interval": f"{_share(labels.low)} to {_share(labels.high)}"}
+
+
 def _share(value: float) -> str:
-    if math.isinf(value):
-        return "no upper end" if value > 0 else "no lower end"
-    return f"{value:+.0%}".replace("-", "−") if math.isfinite(value) else "–"
+    return f"{value:+.0%}".replace("-", "−")
 
 
 def comparisons(answers: Answers) -> dict[str, Any]:
@@ -148,79 +139,6 @@ def _difference(by: Estimate | None) -> dict[str, Any] | None:
 
 def _points_span(by: Estimate) -> str:
     return f"{points(by.low)} to {points(by.high)}" if math.isfinite(by.low) else "unknown"
-
-
-def beside_the_paper(results: SweepResults, answers: Answers, best: str) -> list[list[dict[str, Any]]]:
-    """Pairs of tables, ours first: scratch and pretrained by ratio, then arms by metric at all the labels."""
-    metrics = results.metrics()
-    shown = [m for m in (_ACCURACIES if _ACCURACIES[1] in metrics else _PRECISIONS) if m in metrics] or metrics[:3]
-    made = (
-        [[_by_ratio(results, answers, best, shown[min(1, len(shown) - 1)]), _printed(FINETUNE_SCALING)]] if best else []
-    )
-    top = max((c.ratio for c in results.cells if 0 < c.ratio <= 1 and c.mix != SCRATCH), default=None)
-    if top is not None:
-        ours = _by_arm(results, shown, top)
-        made += [
-            [ours if i == 0 else {**ours, "ours": False}, _printed(t)] for i, t in enumerate(tables_for(results.name))
-        ]
-    return made
-
-
-def _by_ratio(results: SweepResults, answers: Answers, best: str, metric: str) -> dict[str, Any]:
-    scratch, pretrained = (dict(levels(results, metric, mix)) for mix in (SCRATCH, best))
-    worth = {row.ratio: bounded(row) for row in answers.multipliers_of(metric, best)}
-    rows = [
-        {"name": f"{r:g}", "values": [_plain(scratch.get(r)), _plain(pretrained.get(r)), worth.get(r, "–")]}
-        for r in sorted(scratch.keys() | pretrained.keys())
-        if r > 0
-    ]
-    return {
-        "ours": True,
-        "caption": f"This sweep: {metric.removesuffix(' all')} (%) by the share of the labels, pretrained on {best}.",
-        "corner": "ratio",
-        "columns": ["scratch", "pretrained", "multiplier"],
-        "rows": rows,
-        "note": "",
-    }
-
-
-def _by_arm(results: SweepResults, metrics: Sequence[str], ratio: float) -> dict[str, Any]:
-    rows = []
-    for mix, control in results.arms():
-        values = [dict(levels(results, metric, mix, control)).get(ratio) for metric in metrics]
-        if any(values):
-            rows.append({"name": arm_name(mix, control), "values": [_plain(value) for value in values]})
-    return {
-        "ours": True,
-        "caption": f"This sweep (%), at ratio {ratio:g}.",
-        "corner": "arm",
-        "columns": [metric.removesuffix(" all") for metric in metrics],
-        "rows": rows,
-        "note": "",
-    }
-
-
-def _plain(level: Estimate | None) -> str:
-    return percent(level.value) if level else "–"
-
-
-def _printed(table: PaperTable) -> dict[str, Any]:
-    def show(head: str, value: float | None) -> str:
-        if value is None:
-            return "–"
-        return f"about {value:g}×" if head == "multiplier" else f"{value:.2f}".removesuffix("0")
-
-    return {
-        "ours": False,
-        "caption": f"The paper's {table.number}, another data set: {table.title}.",
-        "corner": "",
-        "columns": table.columns,
-        "rows": [
-            {"name": name, "values": [show(*pair) for pair in zip(table.columns, values, strict=True)]}
-            for name, values in table.rows
-        ],
-        "note": table.note,
-    }
 
 
 def costs(results: SweepResults) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from liftgs_platform.sweep_answers import Transfer
-from liftgs_platform.sweep_results import MultiplierRow, SweepResults
+from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
 
 
 def lead(rows: Sequence[MultiplierRow], distrust: Sequence[str]) -> str:
@@ -68,11 +68,10 @@ def _span(row: MultiplierRow) -> str:
 
 
 def gaps(results: SweepResults) -> list[str]:
-    """What is missing from the sweep itself: runs, seeds, the controls."""
+    """What is missing from the sweep itself: runs, seeds, the control."""
     said = []
     for mix, control in results.arms():
         ratios, seeds, values = results.scores(mix, results.task_metric, control)
-        arm = f"{mix} ({control})" if control else mix
         absent = [
             f"{ratio:g} (seed {', '.join(str(seed) for seed, gone in zip(seeds, row, strict=True) if gone)})"
             for ratio, row in zip(ratios, np.isnan(values[:, :, 0]), strict=True)
@@ -80,20 +79,29 @@ def gaps(results: SweepResults) -> list[str]:
         ]
         if absent:
             said.append(
-                f"{arm} lacks runs at ratio {'; '.join(absent)}. What is there is used; intervals are wider for it."
+                f"Runs of {arm_name(mix, control)} are missing: ratio {', '.join(absent)}. The others are used."
             )
-    seeds_there = {cell.seed for cell in results.cells}
-    if len(seeds_there) == 1:
-        said.append("All is from one seed, so the intervals hold nothing of how far another training would differ.")
+    if len({cell.seed for cell in results.cells}) == 1:
+        said.append("All is from one seed, so nothing is known of how far another training would differ.")
+    if (SCRATCH, "") in results.arms() and (SCRATCH, COMPUTE) not in results.arms():
+        said.append(
+            "Scratch was not trained for as long as pretraining and finetuning together; part of the gain may be time."
+        )
     return said
+
+
+def arm_name(mix: str, control: str = "") -> str:
+    """What tables call an arm."""
+    name = "scratch" if mix == SCRATCH else mix
+    return f"{name}, same total compute" if control == COMPUTE else name
 
 
 def transfers(found: Sequence[Transfer]) -> list[str]:
     """Effective data transferred, a sentence per mix."""
     return [
         f"Effective data transferred by {one.mix}: {one.scale:.3g} × (labelled scenes)^{one.exponent:.2f} labelled "
-        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), fitted after Hernandez et al. "
-        "2021; with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
+        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), after Hernandez et al. 2021; "
+        "with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
         for one in found
     ]
 
@@ -109,6 +117,11 @@ def times(multiplier: float) -> str:
         if multiplier >= 0.95
         else f"{multiplier:.2f}×"
     )
+
+
+def bounded(row: MultiplierRow) -> str:
+    """ "2.3×", "≥ 4.1×" or "≤ 0.5×"."""
+    return {"above": "≥ ", "below": "≤ "}.get(row.censored, "") + times(row.multiplier)
 
 
 def interval(low: float, high: float) -> str:

@@ -1,0 +1,99 @@
+"""When a multiplier must not be believed, in plain sentences.
+
+Pretrained networks start ahead. With too few finetuning steps, scratch has not caught up where it could: its curve is
+low, flat or falling, and read backwards it makes any pretraining look like many times the labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from liftgs.scaling.arms import Arm
+from liftgs.scaling.compare import compare
+from liftgs.scaling.estimate import DRAWS, LEVEL, from_draws
+from liftgs.scaling.resample import resample
+
+
+def warnings(
+    scratch: Arm,
+    pretrained: Arm,
+    scratch_plateau: Bool[np.ndarray, "ratios seeds"],
+    pretrained_plateau: Bool[np.ndarray, "other seeds1"],
+    same_compute: Arm | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> list[str]:
+    """What stands against the multipliers of these arms; empty if nothing does.
+
+    Args:
+        scratch: the runs that make the scratch curve.
+        pretrained: the runs that are read against it.
+        scratch_plateau: whether each run of `scratch` stopped because it no longer improved; of missing runs, anything.
+        pretrained_plateau: the same of `pretrained`.
+        same_compute: runs from scratch with as many steps as pretraining and finetuning have together, if there are.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        level: of its intervals; a fall or a lead counts if its interval is clear of 0.
+
+    Raises:
+        ValueError: a plateau table of another shape than its arm's runs, or arms of different resamples.
+    """
+    found = _unfinished("scratch", scratch, scratch_plateau, "so its curve is too low and multipliers are too large")
+    found += _unfinished("pretrained", pretrained, pretrained_plateau, "so multipliers may be too small")
+    found += _shape(scratch, resample(scratch, pretrained, draws, seed)[0], level)
+    if same_compute is not None:
+        found += _compute(scratch, pretrained, same_compute, draws, seed, level)
+    return found
+
+
+def _unfinished(name: str, arm: Arm, plateau: Bool[np.ndarray, "ratios seeds"], so: str) -> list[str]:
+    if plateau.shape != arm.ran.shape:
+        raise ValueError(f"{name}: plateaus of shape {plateau.shape} for runs of shape {arm.ran.shape}")
+    short = (arm.ran & ~plateau).sum(axis=1)
+    return [
+        f"At ratio {ratio:g}, {count} of {runs} {name} runs were still improving when their steps ended, {so}; "
+        "give finetuning more steps."
+        for ratio, count, runs in zip(arm.ratios, short, arm.seeds, strict=True)
+        if count
+    ]
+
+
+def _shape(scratch: Arm, drawn: Float[np.ndarray, "draws ratios"], level: float) -> list[str]:
+    """The scratch curve before it is made monotone: where more labels did harm, or no measurable good."""
+    found = []
+    for i in range(len(scratch.ratios) - 1):
+        between = f"from ratio {scratch.ratios[i]:g} to {scratch.ratios[i + 1]:g}"
+        rise = from_draws(float(scratch.means[i + 1] - scratch.means[i]), drawn[:, i + 1] - drawn[:, i], level)
+        if rise.high < 0:
+            found.append(
+                f"Scratch falls {between}, beyond what seeds and scenes explain: more labels do not hurt a network at "
+                "its plateau, so it is under-trained there."
+            )
+        elif rise.low <= 0 or rise.value <= 0:
+            found.append(
+                f"Scratch does not measurably rise {between}: multipliers that end there say little. More seeds or "
+                "scenes would tell a saturated curve from an under-trained one."
+            )
+    if np.isnan(drawn).any():
+        found.append("Only one seed at every ratio: nothing is known of how far chance moves these figures.")
+    return found
+
+
+def _compute(scratch: Arm, pretrained: Arm, same_compute: Arm, draws: int, seed: int, level: float) -> list[str]:
+    found = []
+    for ratio, mean in zip(same_compute.ratios, same_compute.means, strict=True):
+        if pretrained.has(ratio):
+            ahead = mean - pretrained.means[pretrained.place(ratio)]
+            if ahead >= 0:
+                found.append(
+                    f"At ratio {ratio:g}, scratch with the same total compute scores {ahead:.3g} above the pretrained "
+                    "runs: what they gain over scratch with the same finetuning steps is compute, not data."
+                )
+        if scratch.has(ratio) and compare(scratch, same_compute, ratio, draws, seed, level).difference.low > 0:
+            found.append(
+                f"At ratio {ratio:g}, scratch scores higher with more steps, so the scratch curve is under-trained and "
+                "multipliers are too large."
+            )
+    return found
