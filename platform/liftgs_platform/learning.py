@@ -284,6 +284,9 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
             for i, (corpus, kept) in enumerate(zip(spec.corpora, mixture.kept, strict=True))
         }
         epochs = f", {mixture.epochs(total):.1f} epochs"
+        if spec.held_out:
+            kept = sum(map(len, Mixture(spec.held_out, spec.seed).kept))
+            lines["checked"] = f"on {kept} samples of {', '.join(corpus.uri for corpus in spec.held_out)}"
     except JobFailed as reason:
         lines |= {"corpora": f"cannot be used as yet: {reason}"}
         epochs = ""
