@@ -182,9 +182,10 @@ def run_here(spec: TrainingSpec, task: Task, suits: Check) -> float:
     """
     claim(spec.output, identity(spec, open_corpora(spec, suits)))
     use_threads(spec.worker.cpus)
+    hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless)
     try:
         end = train(task, spec.output, spec.loop, Context("cuda" if spec.worker.gpus else "cpu"))
-    except (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless) as reason:
+    except hopeless as reason:
         raise JobFailed(str(reason)) from reason
     _note(spec, end, spec.output)
     return end.seconds

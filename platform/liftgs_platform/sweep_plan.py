@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from liftgs_platform import evaluate, finetune, job, pretrain, pseudolabel
 from liftgs_platform import spec as specs
@@ -293,7 +293,10 @@ class _Start:
     stages: tuple[Stage, ...]
 
 
-def resolve(spec: PlanSpec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> PlanSpec:
+P = TypeVar("P", bound=PlanSpec)
+
+
+def resolve(spec: P, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> P:
     """The spec with absolute paths."""
 
     def place(one: SourceSpec) -> SourceSpec:

@@ -10,7 +10,6 @@ from typing import Any
 import labelled_corpora
 import pytest
 import tiny_corpora
-import torch
 
 from liftgs.finetuning.items import LabelledItemConfig
 from liftgs.scene import BadInput

@@ -114,7 +114,7 @@ def test_the_unit_of_the_scores_means_nothing(unit: float) -> None:
 
 def test_one_seed_has_a_value_and_no_interval() -> None:
     scratch, pretrained = noisy(0, seeds=1)
-    for one in (found := multipliers(scratch, pretrained, draws=20)).each + (found.overall,):
+    for one in (*(found := multipliers(scratch, pretrained, draws=20)).each, found.overall):
         assert one.value > 0
         assert math.isnan(one.low)
         assert math.isnan(one.high)
