@@ -1,9 +1,9 @@
 #!/bin/sh
-# Labels a small embedded corpus through `ray job submit`, on a Ray cluster of its own, and draws its report.
+# The whole story at laptop scale, through `ray job submit`, on a Ray cluster of its own; see jobs/sweeps/demo.yaml.
 #
 #   scripts/demo.sh [OUTPUT]      run inside the virtual environment; `make demo` does that
 set -eu
-output=${1:-corpora/demo}
+output=${1:-sweeps/demo}
 
 # A cluster of its own, in another folder, on other ports, with a token that only this script knows: it neither meets
 # nor disturbs one that runs here already.
@@ -33,8 +33,14 @@ until ray job submit -- true >/dev/null 2>&1; do  # the dashboard answers before
 done
 echo "Ray runs; its dashboard is at $RAY_ADDRESS while this lasts"
 
-ray job submit -- jobs/pseudolabel.yaml "source=procedural:apartments?scenes=24" "output=$output"
-liftgs inspect "$output" --output "$output/report.html"
+# Label rooms, pretrain on them, ask the network by name, finetune on few labels with and without pretraining, report.
+ray job submit -- jobs/pseudolabel.yaml "source=procedural:apartments?scenes=16" output=corpora/demo
+liftgs inspect corpora/demo --output corpora/demo/report.html
+ray job submit -- jobs/sweep.yaml sweeps=demo "output=$output"
+liftgs ground tiny "procedural:apartments/000005?seed=1000000" "a plant" "a bookshelf" --top 1 --image "$output/found.png"
 echo
-echo "corpus: $(cd "$output" && pwd)"
-echo "report: $(cd "$output" && pwd)/report.html   (open it in a browser)"
+echo "what it did:    $(cd "$output" && pwd)/report.html   (open it in a browser)"
+echo "the labels:     $(pwd)/corpora/demo/report.html"
+echo "asked by name:  $(cd "$output" && pwd)/found.png"
+echo "This was a taste: one seed and a minute of training a network. What pretraining is worth is measured by"
+echo "  ray job submit jobs/sweep.yaml            # hours; jobs/sweep.yaml dry_run=true tells how many"
