@@ -7,14 +7,14 @@ nothing but a bucket do not see each other: they may both do a stage, with the s
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from time import monotonic
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_teachers import use_threads
@@ -127,11 +127,14 @@ class Pool:
             one, actor = self._running.pop(reference)
             try:
                 outcome = ray.get(reference)
+            except ActorUnavailableError:  # its node does not answer, or it is stopped; it may well go on
+                one.attempts -= 1
+                time.sleep(_LOOK_EVERY_S)
+                self._change(one, "waiting", "its process does not answer; it is asked again")
+                continue
             except RayActorError as death:
                 again = one.attempts <= self.spec.retries
-                self._change(one, "waiting" if again else "failed", f"its process died: {_first_line(death)}")
-                continue
-            except GetTimeoutError:  # pragma: no cover  it has ended
+                self._change(one, "waiting" if again else "failed", f"its process is lost: {_first_line(death)}")
                 continue
             ray.kill(actor)  # a new process for the next stage: torch keeps what memory it has had
             if isinstance(outcome, Done):
@@ -168,7 +171,7 @@ def _on_ray(sharers: int, job: Job) -> Callable[[Stage, Any], float]:
     """Work in pools and workers of its own. Elastic stages leave room for as many others as may run beside them."""
 
     def work(stage: Stage, spec: Any) -> float:
-        start = monotonic()
+        start = time.monotonic()
         if hasattr(spec, "worker"):
             worker = spec.worker
             kind = "GPU" if worker.gpus else "CPU"
@@ -176,7 +179,7 @@ def _on_ray(sharers: int, job: Job) -> Callable[[Stage, Any], float]:
             most = max(worker.least, min(worker.most, int(workers // sharers)))
             spec = replace(spec, worker=replace(worker, most=most))
         stage.module.run(spec, job)
-        return monotonic() - start
+        return time.monotonic() - start
 
     return work
 
