@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from liftgs.scaling.multiplier import Estimate
+from liftgs.scaling.estimate import Estimate
 from liftgs_platform.report.inline import interval as drawn_interval
 from liftgs_platform.report.sweep_breakdown import percent, points
 from liftgs_platform.report.sweep_words import arm_name, bounded, count, duration, interval, times
@@ -134,7 +134,7 @@ def comparisons(answers: Answers) -> dict[str, Any]:
 
 
 def _difference(by: Estimate | None) -> dict[str, Any] | None:
-    return {"value": points(by.value), "interval": _points_span(by), "clear": is_clear(by)} if by else None
+    return {"value": points(by.value), "interval": _points_span(by), "sure": is_clear(by)} if by else None
 
 
 def _points_span(by: Estimate) -> str:

@@ -103,14 +103,25 @@ def row(
     ],
 )
 def test_the_answer_claims_what_was_shown(rows: list[MultiplierRow], said: str) -> None:
-    assert said in sweep_words.lead(rows, [])
-    assert ("covers 1" in sweep_words.lead(rows, [])) == any(r.low <= 1 <= r.high for r in rows)
+    assert said in sweep_words.lead(rows, False, False)
+    assert ("covers 1" in sweep_words.lead(rows, False, False)) == any(r.low <= 1 <= r.high for r in rows)
 
 
 def test_an_unfair_comparison_is_never_an_answer() -> None:
-    said = sweep_words.lead([row()], ["the scratch curve is under-trained"])
+    said = sweep_words.lead([row()], undertrained=True, warned=True)
     assert said.startswith("Not to be quoted: pretraining on A+B is worth 2.3×")
-    assert "not fair" in said
+    assert "scratch is under-trained" in said
+    assert sweep_words.lead([row()], undertrained=False, warned=True).endswith("With reservations, which follow.")
+
+
+@pytest.mark.parametrize(
+    ("made", "warning"), [({"plateau": False}, "still improving"), ({"compute": 1.5}, "under-trained")]
+)
+def test_an_undertrained_scratch_curve_is_told_at_once(made: dict[str, Any], warning: str) -> None:
+    page = page_of(made_sweep({"A": 2.0}, **made))
+    assert page.text.index("Not to be quoted") < page.text.index(warning)
+    fair = page_of(made_sweep({"A": 2.0})).text
+    assert "Not to be quoted" not in fair
 
 
 def test_the_page_is_whole_and_stands_alone() -> None:
