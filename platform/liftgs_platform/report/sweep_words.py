@@ -102,8 +102,7 @@ def transfers(found: Mapping[str, PowerLaw]) -> list[str]:
     """Effective data transferred, a sentence per mix."""
     return [
         f"Effective data transferred by {mix}: {law.k.value:.3g} × (labelled scenes)^{law.alpha.value:.2f} labelled "
-        f"scenes, fitted to {count(len(law.ratios), 'ratio')} after Hernandez et al. 2021{_exponent(law.alpha)}. With an "
-        "exponent of 1 the multiplier is the same whatever the labels; with a lower one it falls as they grow."
+        f"scenes, fitted to {count(len(law.ratios), 'ratio')} after Hernandez et al. 2021{_exponent(law.alpha)}."
         for mix, law in found.items()
     ]
 
@@ -111,7 +110,7 @@ def transfers(found: Mapping[str, PowerLaw]) -> list[str]:
 def _exponent(alpha: Estimate) -> str:
     if not (math.isfinite(alpha.low) and math.isfinite(alpha.high)):
         return ""
-    return f" (95 % CI of the exponent {alpha.low:.2f} to {alpha.high:.2f})"
+    return f" (95 % CI of the exponent {alpha.low:.2f} to {alpha.high:.2f})".replace("-", "−")
 
 
 def times(multiplier: float) -> str:
