@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise, permutations
 
 import numpy as np
 
 from liftgs.scaling.arms import Arm
-from liftgs.scaling.multiplier import DRAWS, Estimate, multipliers
+from liftgs.scaling.compare import finetuning_gains
+from liftgs.scaling.estimate import DRAWS, LEVEL, Estimate, from_draws
+from liftgs.scaling.fairness import warnings
+from liftgs.scaling.multiplier import multipliers
 from liftgs.scaling.resample import resample
-from liftgs_platform.sweep_results import MAIN, SCRATCH, MultiplierRow, SweepResults
+from liftgs.scaling.transfer import PowerLaw, transfer
+from liftgs_platform.sweep_arms import all_labels, arm_of, levels, plateaus
+from liftgs_platform.sweep_results import COMPUTE, MAIN, SCRATCH, MultiplierRow, SweepResults
 
 
 @dataclass(frozen=True)
@@ -63,23 +68,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """Effective data transferred by a pretraining, as a power law of the labels (Hernandez et al. 2021).
-
-    Attributes:
-        mix: pretrained on.
-        scale: labelled scenes' worth of transfer at one labelled scene.
-        exponent: of the labelled scenes.
-        spread: interval of the exponent.
-    """
-
-    mix: str
-    scale: float
-    exponent: float
-    spread: Estimate
-
-
-@dataclass(frozen=True)
 class Answers:
     """What a sweep says.
 
@@ -90,8 +78,9 @@ class Answers:
         additions: see there.
         claims: the sweep's orderings, neighbour by neighbour.
         differences: all pairs of arms that are not controls, from scratch too, the best arm first.
-        transfers: of the mixes that have enough ratios for one.
-        distrust: why the multipliers are not to be trusted, in sentences; empty if the comparison is fair.
+        transfers: effective data transferred by a mix, of those that have enough ratios for a power law.
+        distrust: what speaks against the multipliers, in sentences; empty if the comparison is fair.
+        undertrained: whether scratch could be better than its curve, by its steps or by its control.
     """
 
     metric: str
@@ -100,8 +89,9 @@ class Answers:
     additions: tuple[Addition, ...] = ()
     claims: tuple[Difference, ...] = ()
     differences: tuple[Difference, ...] = ()
-    transfers: tuple[Transfer, ...] = ()
+    transfers: dict[str, PowerLaw] = field(default_factory=dict)
     distrust: tuple[str, ...] = ()
+    undertrained: bool = False
 
     @property
     def multipliers(self) -> tuple[MultiplierRow, ...]:
@@ -117,28 +107,20 @@ def answer(results: SweepResults) -> Answers:
     """All that the sweep's results say."""
     metric = results.task_metric
     shown = [name for name in results.metrics() if name in (metric, *MAIN)]
+    arms = results.arms()
+    scores = {arm: dict(levels(results, metric, *arm)) for arm in arms}
+    mixes = sorted((mix for mix, control in arms if not control), key=lambda mix: -_mean_level(scores[mix, ""]))
     return Answers(
         metric=metric,
         multipliers_by_metric={name: tuple(_multipliers(results, name)) for name in shown},
-        levels={arm: dict(levels(results, metric, *arm)) for arm in results.arms()},
+        levels=scores,
         additions=tuple(_additions(results)),
+        claims=tuple(_difference(results, *pair) for claim in results.orderings for pair in pairwise(claim)),
+        differences=tuple(_difference(results, *pair) for pair in combinations(mixes, 2)),
+        transfers=_transfers(results),
+        distrust=tuple(dict.fromkeys(_distrust(results))),
+        undertrained=_undertrained(results),
     )
-
-
-def levels(results: SweepResults, metric: str, mix: str, control: str = "") -> list[tuple[float, Estimate]]:
-    """The mean over seeds at each ratio of an arm, zero-shot too; NaN ends where there is but one seed."""
-    ratios, _, values = results.scores(mix, metric, control)
-    made = []
-    for place in (ratios == 0, ratios > 0):  # zero-shot networks spread in their own way
-        if place.any():
-            arm = Arm(np.where(ratios == 0, 1.0, ratios)[place], values[place])
-            means, _ = resample(arm, arm, DRAWS, 0)
-            ends = np.quantile(means, (0.025, 0.975), axis=0)
-            made += [
-                (float(ratio), Estimate(float(value), float(low), float(high)))
-                for ratio, value, low, high in zip(ratios[place], arm.means, *ends, strict=True)
-            ]
-    return made
 
 
 def is_clear(by: Estimate) -> bool:
@@ -146,19 +128,23 @@ def is_clear(by: Estimate) -> bool:
     return by.low > 0 or by.high < 0
 
 
-def _arm(results: SweepResults, metric: str, mix: str, control: str = "") -> Arm | None:
-    """Finetuned networks of an arm, if it has any."""
-    ratios, _, values = results.scores(mix, metric, control)
-    return Arm(ratios[ratios > 0], values[ratios > 0]) if (ratios > 0).any() else None
+def _mean_level(scores: dict[float, Estimate]) -> float:
+    finetuned = [level.value for ratio, level in scores.items() if 0 < ratio <= 1]
+    return sum(finetuned) / len(finetuned) if finetuned else -math.inf
+
+
+def _pairs(results: SweepResults, metric: str) -> Iterator[tuple[str, Arm, Arm]]:
+    """Each mix with the scratch arm, where there are both and scratch makes a curve."""
+    scratch = arm_of(results, metric, SCRATCH)
+    for mix, control in results.arms():
+        pretrained = arm_of(results, metric, mix)
+        if mix != SCRATCH and not control and pretrained and scratch and len(scratch.ratios) > 1:
+            yield mix, scratch, pretrained
 
 
 def _multipliers(results: SweepResults, metric: str) -> Iterator[MultiplierRow]:
     """Of every mix: each ratio, then all together."""
-    scratch = _arm(results, metric, SCRATCH)
-    for mix, control in results.arms():
-        pretrained = _arm(results, metric, mix)
-        if mix == SCRATCH or control or pretrained is None or scratch is None or len(scratch.ratios) < 2:
-            continue
+    for mix, scratch, pretrained in _pairs(results, metric):
         worth = multipliers(scratch, pretrained)
         for ratio, seeds, each in zip(worth.ratios, worth.seeds, worth.each, strict=True):
             yield _row(mix, ratio, each, seeds, metric)
@@ -170,16 +156,53 @@ def _row(mix: str, ratio: float | None, worth: Estimate, seeds: int, metric: str
 
 
 def _additions(results: SweepResults) -> Iterator[Addition]:
-    """Of every pair of mixes of which one holds one corpus more and no fewer samples of the others."""
-    metric = results.task_metric
+    """Of every pair of mixes of which one holds one corpus more, and the same of the others."""
     for base, mix in permutations(results.mixes, 2):
         small, large = results.mixes[base], results.mixes[mix]
-        added = sorted(large.keys() - small.keys())
-        first, second = _arm(results, metric, base), _arm(results, metric, mix)
-        same = all(large.get(corpus) == samples for corpus, samples in small.items())
-        if len(added) != 1 or not same or first is None or second is None or len(first.ratios) < 2:
+        added = [corpus for corpus in large if corpus not in small]
+        first, second = (arm_of(results, results.task_metric, name) for name in (base, mix))
+        if len(added) != 1 or not small.items() <= large.items() or not first or not second or len(first.ratios) < 2:
             continue
-        worth = multipliers(first, second)
-        growth = large[added[0]] / sum(small.values()) if sum(small.values()) else math.nan
-        for ratio, each in zip(worth.ratios, worth.each, strict=True):
-            yield Addition(mix, base, added[0], growth, ratio, each.moved(1, -1))
+        there = sum(small.values())
+        growth = large[added[0]] / there if there else math.nan
+        for ratio, labels in zip(second.ratios.tolist(), finetuning_gains(first, second), strict=True):
+            yield Addition(mix, base, added[0], growth, ratio, labels)
+
+
+def _difference(results: SweepResults, better: str, worse: str) -> Difference:
+    return Difference(better, worse, *_above(*(arm_of(results, results.task_metric, mix) for mix in (better, worse))))
+
+
+def _above(ours: Arm | None, theirs: Arm | None) -> tuple[Estimate, float]:
+    """How much higher the first arm scores, on average over the ratios that both have, and its chance to be higher."""
+    common = [ratio for ratio in ours.ratios.tolist() if theirs.has(ratio)] if ours and theirs else []
+    if not ours or not theirs or not common:
+        return Estimate(math.nan, math.nan, math.nan), math.nan
+    place, other = ([arm.place(ratio) for ratio in common] for arm in (ours, theirs))
+    first, second = resample(ours, theirs, DRAWS, 0)
+    drawn = (first[:, place] - second[:, other]).mean(axis=1)
+    by = from_draws(float((ours.means[place] - theirs.means[other]).mean()), drawn, LEVEL)
+    return by, float(np.where(np.isnan(drawn), np.nan, drawn > 0).mean())
+
+
+def _transfers(results: SweepResults) -> dict[str, PowerLaw]:
+    scenes = all_labels(results)
+    if not scenes:
+        return {}
+    found = {mix: transfer(*arms, scenes).law for mix, *arms in _pairs(results, results.task_metric)}
+    return {mix: law for mix, law in found.items() if law}
+
+
+def _distrust(results: SweepResults) -> Iterator[str]:
+    metric = results.task_metric
+    same_compute = arm_of(results, metric, SCRATCH, COMPUTE)
+    for mix, scratch, pretrained in _pairs(results, metric):
+        reached = plateaus(results, metric, SCRATCH, scratch), plateaus(results, metric, mix, pretrained)
+        yield from warnings(scratch, pretrained, *reached, same_compute)
+
+
+def _undertrained(results: SweepResults) -> bool:
+    """Whether a run from scratch still improved when it was stopped, or more compute clearly helps scratch."""
+    short = any(not c.plateau for c in results.cells if c.mix == SCRATCH and not c.control and c.ratio > 0)
+    metric = results.task_metric
+    return short or _above(arm_of(results, metric, SCRATCH, COMPUTE), arm_of(results, metric, SCRATCH))[0].low > 0

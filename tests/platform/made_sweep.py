@@ -34,7 +34,7 @@ def made_sweep(
     draws: int = 60,
     noise: float = 0.006,
     plateau: bool = True,
-    compute: bool = True,
+    compute: float | None = 1.0,
     zero_shot: bool = True,
     **facts: Any,
 ) -> SweepResults:
@@ -83,8 +83,8 @@ def made_sweep(
         )
 
     cells = [cell(SCRATCH, "", r, s, 1.0) for r in scratch_ratios for s in range(seeds)]
-    if compute:
-        cells += [cell(SCRATCH, COMPUTE, r, s, 1.05) for r in ratios for s in range(seeds)]
+    if compute is not None:
+        cells += [cell(SCRATCH, COMPUTE, r, s, compute) for r in ratios for s in range(seeds)]
     for mix, multiplier in multipliers.items():
         tried = (0.0, *ratios) if zero_shot else ratios
         cells += [cell(mix, "", r, s, multiplier) for r in tried for s in range(seeds)]

@@ -20,7 +20,8 @@ from liftgs_platform.report.svg import MARKERS
 from liftgs_platform.report.sweep_breakdown import breakdowns, cases, pairs
 from liftgs_platform.report.sweep_figures import LARGE, SMALL, Arrow, Curve, Size, scaling
 from liftgs_platform.report.sweep_paper import side_by_side
-from liftgs_platform.sweep_answers import Answers, answer, levels
+from liftgs_platform.sweep_answers import Answers, answer
+from liftgs_platform.sweep_arms import levels
 from liftgs_platform.sweep_results import COMPUTE, MAIN, SCRATCH, MultiplierRow, SweepResults, cells_csv, multiplier_csv
 
 Arm = tuple[str, str]
@@ -32,11 +33,10 @@ def sweep_report(
 ) -> None:
     """Write one HTML page about a sweep: the data multiplier, its intervals, fairness, costs and provenance."""
     try:
-        found = SweepResults.read(results)
-    except (BadInput, FileNotFoundError) as fault:
+        page = write(output, SweepResults.read(results))
+    except (BadInput, OSError) as fault:
         typer.echo(str(fault), err=True)
         raise typer.Exit(1) from None
-    page = write(output, found)
     typer.echo(f"wrote {output} ({len(page) / 1e6:.1f} MB): open it in a browser")
 
 
@@ -64,7 +64,7 @@ def render(results: SweepResults, answers: Answers) -> str:
     return str(
         _template().render(
             name=results.name,
-            lead=words.lead(overall, answers.distrust),
+            lead=words.lead(overall, answers.undertrained, bool(answers.distrust)),
             others=[words.opened(words.sentence(row)) for row in others],
             facts=_facts(results),
             warnings=[*answers.distrust, *words.gaps(results)],

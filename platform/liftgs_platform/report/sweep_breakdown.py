@@ -78,7 +78,7 @@ def _rows(
     def value(cell: Cell, name: str) -> float:
         return pick(cell).get(name, {}).get(measure, math.nan)
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         before = _mean([value(pair.scratch, name) for pair in shown])
         after = _mean([value(pair.pretrained, name) for pair in shown])
@@ -105,8 +105,8 @@ def _rows(
 
 def _gain(differences: Sequence[float]) -> dict[str, Any]:
     known = [d for d in differences if math.isfinite(d)]
-    clear = len(known) > 1 and (min(known) > 0 or max(known) < 0)
-    return {"value": points(_mean(known)), "clear": clear}
+    sure = len(known) > 1 and (min(known) > 0 or max(known) < 0)
+    return {"value": points(_mean(known)), "sure": sure}
 
 
 def cases(found: dict[float, list[Pair]], names: tuple[str, str]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from liftgs.scaling.multiplier import Estimate
+from liftgs.scaling.estimate import Estimate
 from liftgs_platform.report.paper import FINETUNE_SCALING, PaperTable, tables_for
 from liftgs_platform.report.sweep_breakdown import percent
 from liftgs_platform.report.sweep_words import arm_name, bounded
-from liftgs_platform.sweep_answers import Answers, levels
+from liftgs_platform.sweep_answers import Answers
+from liftgs_platform.sweep_arms import levels
 from liftgs_platform.sweep_results import MAIN, SCRATCH, SweepResults
 
 #: As the paper shows them, and what stands for them in a sweep without expressions.

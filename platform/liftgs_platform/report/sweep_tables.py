@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from liftgs.scaling.multiplier import Estimate
+from liftgs.scaling.estimate import Estimate
 from liftgs_platform.report.inline import interval as drawn_interval
 from liftgs_platform.report.sweep_breakdown import percent, points
 from liftgs_platform.report.sweep_words import arm_name, bounded, count, duration, interval, times
@@ -45,8 +45,8 @@ def fairness(results: SweepResults, answers: Answers, scenes: dict[float, int]) 
     ratios = sorted({ratio for of in answers.levels.values() for ratio in of})
     rows = [
         {
-            "ratio": f"{ratio:g}" if ratio else "0 (zero-shot)",
-            "scenes": count(scenes[ratio], "scene") if scenes.get(ratio) else "",
+            "ratio": f"{ratio:g}",
+            "scenes": (count(scenes[ratio], "scene") if scenes.get(ratio) else "") if ratio else "zero-shot",
             "cells": [_cell(answers.levels[arm].get(ratio)) for arm in arms],
         }
         for ratio in ratios
@@ -99,15 +99,25 @@ def additions(answers: Answers) -> list[dict[str, Any]]:
 def _more_labels(labels: Estimate) -> dict[str, str]:
     """How many more, in words for the table: bounds where the smaller mix never gets there."""
     bound = {"above": "≥ ", "below": "≤ "}.get(labels.censored, "")
+    no_low, no_high = labels.low <= -1, math.isinf(labels.high)
     if math.isnan(labels.low):
-        return {"value": bound + _share(labels.value), "interval": "unknown"}
-    if math.isinf(labels.high):
-        return {"value": bound + _share(labels.value), "interval": f"{_share(labels.low)} and up"}
-    return {"value": bound + _share(labels.value), "interval": f"{_share(labels.low)} to {_share(labels.high)}"}
+        span = "unknown"
+    elif no_low or no_high:
+        span = (
+            "anything"
+            if no_low and no_high
+            else f"up to {_share(labels.high)}"
+            if no_low
+            else f"{_share(labels.low)} and up"
+        )
+    else:
+        span = f"{_share(labels.low)} to {_share(labels.high)}"
+    return {"value": bound + _share(labels.value), "interval": span}
 
 
 def _share(value: float) -> str:
-    return f"{value:+.0%}".replace("-", "−")
+    shown = f"{value:+.0%}".replace("-", "−")
+    return "0%" if shown in ("+0%", "−0%") else shown
 
 
 def comparisons(answers: Answers) -> dict[str, Any]:
@@ -134,7 +144,7 @@ def comparisons(answers: Answers) -> dict[str, Any]:
 
 
 def _difference(by: Estimate | None) -> dict[str, Any] | None:
-    return {"value": points(by.value), "interval": _points_span(by), "clear": is_clear(by)} if by else None
+    return {"value": points(by.value), "interval": _points_span(by), "sure": is_clear(by)} if by else None
 
 
 def _points_span(by: Estimate) -> str:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from liftgs_platform.sweep_answers import Transfer
+from liftgs.scaling.estimate import Estimate
+from liftgs.scaling.transfer import PowerLaw
 from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
 
 
-def lead(rows: Sequence[MultiplierRow], distrust: Sequence[str]) -> str:
+def lead(rows: Sequence[MultiplierRow], undertrained: bool, warned: bool) -> str:
     """The answer, about the mix whose multiplier over all ratios is the highest.
 
     Args:
         rows: that of all ratios together, of each mix.
-        distrust: why the comparison is not fair, if so.
+        undertrained: whether scratch could be better than its curve.
+        warned: whether anything else speaks against the comparison.
     """
     best = best_of(rows)
     if best is None:
         return "No answer: it takes scratch at two ratios of labels or more, and pretrained networks."
     said = sentence(best, f", the best of {len(rows)} mixes," if len(rows) > 1 else "")
-    if distrust:
-        return f"Not to be quoted: {said} But the comparison is not fair as yet, as the warnings below say."
-    return opened(said)
+    if undertrained:
+        return (
+            f"Not to be quoted: {said} But scratch is under-trained here, so that the true value may be lower, even 1."
+        )
+    return opened(said) + (" With reservations, which follow." if warned else "")
 
 
 def best_of(rows: Sequence[MultiplierRow]) -> MultiplierRow | None:
@@ -81,8 +85,6 @@ def gaps(results: SweepResults) -> list[str]:
             said.append(
                 f"Runs of {arm_name(mix, control)} are missing: ratio {', '.join(absent)}. The others are used."
             )
-    if len({cell.seed for cell in results.cells}) == 1:
-        said.append("All is from one seed, so nothing is known of how far another training would differ.")
     if (SCRATCH, "") in results.arms() and (SCRATCH, COMPUTE) not in results.arms():
         said.append(
             "Scratch was not trained for as long as pretraining and finetuning together; part of the gain may be time."
@@ -96,14 +98,19 @@ def arm_name(mix: str, control: str = "") -> str:
     return f"{name}, same total compute" if control == COMPUTE else name
 
 
-def transfers(found: Sequence[Transfer]) -> list[str]:
+def transfers(found: Mapping[str, PowerLaw]) -> list[str]:
     """Effective data transferred, a sentence per mix."""
     return [
-        f"Effective data transferred by {one.mix}: {one.scale:.3g} × (labelled scenes)^{one.exponent:.2f} labelled "
-        f"scenes (95 % CI of the exponent {one.spread.low:.2f} to {one.spread.high:.2f}), after Hernandez et al. 2021; "
-        "with an exponent of 1 the multiplier is the same whatever the labels, with a lower one it falls."
-        for one in found
+        f"Effective data transferred by {mix}: {law.k.value:.3g} × (labelled scenes)^{law.alpha.value:.2f} labelled "
+        f"scenes, fitted to {count(len(law.ratios), 'ratio')} after Hernandez et al. 2021{_exponent(law.alpha)}."
+        for mix, law in found.items()
     ]
+
+
+def _exponent(alpha: Estimate) -> str:
+    if not (math.isfinite(alpha.low) and math.isfinite(alpha.high)):
+        return ""
+    return f" (95 % CI of the exponent {alpha.low:.2f} to {alpha.high:.2f})".replace("-", "−")
 
 
 def times(multiplier: float) -> str:

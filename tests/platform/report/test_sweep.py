@@ -103,14 +103,25 @@ def row(
     ],
 )
 def test_the_answer_claims_what_was_shown(rows: list[MultiplierRow], said: str) -> None:
-    assert said in sweep_words.lead(rows, [])
-    assert ("covers 1" in sweep_words.lead(rows, [])) == any(r.low <= 1 <= r.high for r in rows)
+    assert said in sweep_words.lead(rows, False, False)
+    assert ("covers 1" in sweep_words.lead(rows, False, False)) == any(r.low <= 1 <= r.high for r in rows)
 
 
 def test_an_unfair_comparison_is_never_an_answer() -> None:
-    said = sweep_words.lead([row()], ["the scratch curve is under-trained"])
+    said = sweep_words.lead([row()], undertrained=True, warned=True)
     assert said.startswith("Not to be quoted: pretraining on A+B is worth 2.3×")
-    assert "not fair" in said
+    assert "scratch is under-trained" in said
+    assert sweep_words.lead([row()], undertrained=False, warned=True).endswith("With reservations, which follow.")
+
+
+@pytest.mark.parametrize(
+    ("made", "warning"), [({"plateau": False}, "still improving"), ({"compute": 1.5}, "under-trained")]
+)
+def test_an_undertrained_scratch_curve_is_told_at_once(made: dict[str, Any], warning: str) -> None:
+    page = page_of(made_sweep({"A": 2.0}, **made))
+    assert page.text.index("Not to be quoted") < page.text.index(warning)
+    fair = page_of(made_sweep({"A": 2.0})).text
+    assert "Not to be quoted" not in fair
 
 
 def test_the_page_is_whole_and_stands_alone() -> None:
@@ -254,7 +265,7 @@ def test_half_a_sweep_still_has_a_page(keep: Any) -> None:
 
 def test_three_rows_stand_in_every_comparison() -> None:
     text = page_of(made_sweep({"A": 2.0})).text
-    assert "ratio scratch scratch, same total compute A 0 (zero-shot)" in text
+    assert "ratio scratch scratch, same total compute A 0 zero-shot" in text
     results = made_sweep({"A": 2.0})
     _, _, scores = results.scores(SCRATCH, "AP25", COMPUTE)
     assert f"{100 * scores[0, :, 0].mean():.1f}" in text
@@ -350,3 +361,33 @@ def test_the_command_writes_the_page_or_says_what_is_wrong(tmp_path: Path) -> No
         failed = CliRunner().invoke(app, [str(tmp_path / name)])
         assert failed.exit_code == 1
         assert name in failed.output
+
+
+def test_a_corpus_counts_by_the_labels_that_it_saves() -> None:
+    """Worth 1.5 and 2.4 times the labels: the second corpus is worth 60 % more of them."""
+    mixes = {"A": {"a": 400}, "A+B": {"a": 400, "b": 120}, "A+C": {"a": 300, "c": 120}}
+    results = made_sweep(
+        {"A": 1.5, "A+B": 2.4, "A+C": 2.0}, mixes=mixes, noise=1e-6, ratios=(0.1, 0.15, 0.2, 0.4, 0.6, 1.0)
+    )
+    found = answer(results).additions
+    assert {(one.base, one.mix, one.adds) for one in found} == {("A", "A+B", "b")}  # A+C holds less of a
+    assert found[0].growth == pytest.approx(0.3)
+    assert [one.labels.value for one in found[:4]] == pytest.approx([0.6] * 4, abs=0.03)
+    assert found[-1].labels.censored == "above"
+
+
+def test_claims_hold_are_reversed_or_are_not_shown() -> None:
+    results = made_sweep(
+        {"A": 2.0, "B": 2.0, "C": 4.0}, orderings=(("C", "A", SCRATCH), ("A", "C"), ("A", "B"), ("A", "nowhere"))
+    )
+    claims = {(one.better, one.worse): one for one in answer(results).claims}
+    assert {pair: one.verdict for pair, one in claims.items()} == {
+        ("C", "A"): "holds",
+        ("A", SCRATCH): "holds",
+        ("A", "C"): "reversed",
+        ("A", "B"): "not shown",
+        ("A", "nowhere"): "not run",
+    }
+    gap = results.scores("C", "AP25")[2][1:, :, 0].mean() - results.scores("A", "AP25")[2][1:, :, 0].mean()
+    assert claims["C", "A"].by.value == pytest.approx(gap)
+    assert claims["C", "A"].chance == 1
