@@ -275,7 +275,10 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
     """What `run` would do, how much it is and how long it would take, as far as this run's own log tells."""
     optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
     at = checkpoints.newest(spec.output)
-    cursor = checkpoints.cursor_of(at) if at else Cursor()
+    try:
+        cursor = checkpoints.cursor_of(at) if at else Cursor()
+    except BadInput as fault:
+        raise JobFailed(str(fault)) from fault
     step, end = cursor.step, optim.cooling.end(cursor.cool_from) if optim.cooling else optim.steps
     lines = {"output": spec.output}
     try:

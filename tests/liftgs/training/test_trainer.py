@@ -119,6 +119,14 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates[100:] == sorted(rates[100:], reverse=True)
 
 
+def test_a_trainer_cools_down_from_where_it_is_told(item: Item) -> None:
+    optim = dataclasses.replace(OPTIM, schedule="plateau")
+    trainer = Trainer(network(), Objective(), optim)
+    trainer.steps_done, trainer.cool_from = 25, 20
+    assert trainer.step([item])["lr"] == pytest.approx(optim.lr / 2)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(optim.lr / 2)
+
+
 def test_matrices_decay_and_vectors_do_not() -> None:
     trainer = Trainer(network(), Objective(), OPTIM)
     decayed, rest = trainer.optimizer.param_groups
