@@ -71,7 +71,7 @@ def _targets() -> tuple[tuple[str, ...], ...]:
 
 
 def _fixed_target() -> tuple[str, ...]:
-    """What $LIFTGS_RENDER_TARGET names, if anything: an image is built once, for what all its machines have in common."""
+    """What $LIFTGS_RENDER_TARGET names: an image is built once, for what all its machines have in common."""
     return tuple(os.environ.get("LIFTGS_RENDER_TARGET", "").split())
 
 

@@ -48,8 +48,11 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """For `RAY_ADDRESS`, as a shell must write it: Ray replaces 127.0.0.1 and "localhost" by the machine's address on
-        the network, where nothing listens, but knows them only as they are written here."""
+        """For `RAY_ADDRESS` in a shell.
+
+        Ray replaces "127.0.0.1" and "localhost" by the machine's address on the network, where nothing listens; other
+        spellings it leaves alone.
+        """
         return f"LOCALHOST:{self.port}"
 
     def write(self, folder: Path) -> None:
@@ -76,6 +79,7 @@ def environment(folder: Path) -> dict[str, str]:
         # The name misleads: off, Ray takes 127.0.0.1 as it is, on any system.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "SPT_NOENV": "1",  # else a process that names itself (ray::…) writes over its environment, and the mark in it
         # Jobs are executable YAML whose first line asks for `python`.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
@@ -118,15 +122,20 @@ def _start(nodes: Any, folder: Path) -> Cluster:
         # All GPUs on the first: each node would count them as its own.
         has = gpus.get_current_node_num_accelerators() if number == 1 else 0
         nodes.add_node(**_common(folder, number), num_cpus=max(1, int(cpus) // WORKERS), num_gpus=has)
+    for number in range(1 + WORKERS):
+        # As `ray start` does: a job takes the cluster named here, else any that runs on this machine.
+        (folder / str(number) / "ray_current_cluster").write_text(nodes.address)
     port = int(nodes.address.rpartition(":")[2])
     return Cluster(os.getpid(), port, f"http://{HOST}:{dashboard}", f"ray://{HOST}:{client}")
 
 
 def _common(folder: Path, number: int) -> dict[str, Any]:
     memory = int(0.3 * psutil().virtual_memory().available / (1 + WORKERS))
+    temp_dir = folder / str(number)
+    temp_dir.mkdir(exist_ok=True)
     return {
         "node_ip_address": HOST,
-        "temp_dir": str(folder / str(number)),
+        "temp_dir": str(temp_dir),
         "dashboard_agent_listen_port": 0,  # any; the default would be the same for all nodes
         "object_store_memory": max(memory, 100_000_000),
     }

@@ -59,7 +59,9 @@ def test_both_stages_stand_on_one_pinned_cuda() -> None:
 
 def test_kernels_are_compiled_when_it_is_built() -> None:
     build, final = of_stage(0), of_stage(1)
-    order = [next(i for i, line in enumerate(build) if part in line) for part in ("install torch", "ARCH_LIST", "gsplat=")]
+    order = [
+        next(i for i, line in enumerate(build) if part in line) for part in ("install torch", "ARCH_LIST", "gsplat=")
+    ]
     assert order == sorted(order), "gsplat is compiled against torch, for the GPUs that are named"
     (gsplat,) = (line for line in build if "gsplat==" in line)
     assert "--no-binary gsplat" in gsplat
