@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -166,8 +167,9 @@ def stop(folder: Path) -> tuple[int, list[int]]:
                 process.terminate() if left is first else process.kill()
             except psutil().Error:
                 continue
-        psutil().wait_procs(left, patience_s)
-        left = processes(folder)  # anew: what was dying may have started another
+        deadline = time.monotonic() + patience_s
+        while (left := processes(folder)) and time.monotonic() < deadline:  # anew: what dies may start another
+            time.sleep(0.1)
         if not left:
             break
     return len(first), [process.pid for process in left]
