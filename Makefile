@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 RUN    := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all lint bench clean
+.PHONY: help install demo cluster-up cluster-down test test-slow test-all lint bench clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed  ## .venv with everything for a laptop and for the tests
 
@@ -21,6 +21,12 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install  ## label the embedded corpus on a local Ray cluster, through `ray job submit`
 	@$(RUN) sh scripts/demo.sh
+
+cluster-up: install  ## a Ray cluster of three nodes on this machine, for loopback and with a token
+	@$(RUN) $(BIN)/python -m liftgs_platform.local_cluster up
+
+cluster-down: install  ## stop it with all its jobs, and nothing else
+	@$(RUN) $(BIN)/python -m liftgs_platform.local_cluster down
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

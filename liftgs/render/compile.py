@@ -2,7 +2,8 @@
 
 The library has a plain C interface and depends on neither Python nor torch, so one build (a few seconds) serves every
 version of both. Its name is a hash of sources, compiler, flags and CPU: any change builds anew, machines that share a
-home folder do not run each other's code, and processes that build at the same time end with the same file.
+home folder do not run each other's code, and processes that build at the same time end with the same file. Where
+$LIFTGS_RENDER_TARGET fixes the compiler's target (-march=x86-64-v3), the CPU does not matter.
 """
 
 from __future__ import annotations
@@ -58,10 +59,20 @@ def cache_folder() -> Path:
 
 def _identity(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    digest = hashlib.sha256("\0".join([version, *FLAGS, repr(TARGETS), _cpu()]).encode())
+    cpu = "" if _fixed_target() else _cpu()
+    digest = hashlib.sha256("\0".join([version, *FLAGS, repr(_targets()), cpu]).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:20]
+
+
+def _targets() -> tuple[tuple[str, ...], ...]:
+    return (_fixed_target(),) if _fixed_target() else TARGETS
+
+
+def _fixed_target() -> tuple[str, ...]:
+    """What $LIFTGS_RENDER_TARGET names: an image is built once, for what all its machines have in common."""
+    return tuple(os.environ.get("LIFTGS_RENDER_TARGET", "").split())
 
 
 def _cpu() -> str:
@@ -78,7 +89,7 @@ def _build(compiler: str, library: Path) -> None:
     handle, partial = tempfile.mkstemp(dir=library.parent, suffix=".partial")
     os.close(handle)
     try:
-        for target in TARGETS:
+        for target in _targets():
             command = [compiler, *FLAGS, *target, str(SOURCES / "render.cpp"), "-o", partial]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:

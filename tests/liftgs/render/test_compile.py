@@ -74,6 +74,22 @@ def test_a_compiler_that_fails_is_named_in_the_warning(
 
 
 @needs_compiler
+def test_a_fixed_target_is_built_once_for_all_kinds_of_cpu(
+    forgotten: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LIFTGS_RENDER_TARGET", "-mtune=generic")
+    monkeypatch.setattr(compile, "FLAGS", QUICK)
+    compile.load()
+    compile.load.cache_clear()
+    monkeypatch.setattr(compile, "_cpu", lambda: "another")
+    compile.load()
+    assert len(list((tmp_path / "liftgs").iterdir())) == 1
+    monkeypatch.delenv("LIFTGS_RENDER_TARGET")
+    assert compile._identity("c++") not in next((tmp_path / "liftgs").iterdir()).name
+
+
+@needs_compiler
 @pytest.mark.parametrize("target", ["", "-mavx2 -mfma"])
 def test_other_instruction_sets_agree(
     target: str, forgotten: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
