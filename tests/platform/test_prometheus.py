@@ -53,12 +53,16 @@ class Watched:
     since: float
     dashboard: str
 
+    def ask(self, what: str, **query: Any) -> Any:
+        """An answer of Prometheus' API."""
+        return get(f"{self.url}/api/v1/{what}", **query)["data"]
+
     def series(self, query: str) -> list[dict[str, Any]]:
         """What a query found, at any time since the jobs began, without NaN."""
         for name, value in FILLED_IN.items():
             query = query.replace(name, value)
         span = {"start": self.since, "end": time.time(), "step": 1}
-        found = get(f"{self.url}/api/v1/query_range", query=query, **span)["data"]["result"]
+        found: list[dict[str, Any]] = self.ask("query_range", query=query, **span)["result"]
         for one in found:
             one["values"] = [float(value) for _, value in one["values"] if value != "NaN"]
         return [one for one in found if one["values"]]
@@ -113,7 +117,6 @@ def watched(dashboard_cluster: RayCluster, tmp_path_factory: pytest.TempPathFact
         server.wait()
 
 
-@pytest.mark.timeout(300)
 def test_every_metric_of_the_list_is_exported_with_its_labels(watched: Watched) -> None:
     for metric in METRICS:
         for name in metric.series:
@@ -145,8 +148,18 @@ def test_what_is_left_falls_to_nothing_and_lost_frames_are_counted(watched: Watc
     assert max(step["values"]) <= 30
 
 
+def test_a_gauge_lasts_as_long_as_its_process(watched: Watched) -> None:
+    """Alerts rest on it: a job that waits still says where it stands, and one that has ended is no stalled one."""
+    (running,) = watched.series('ray_liftgs_sweep_stages{state="running"}')
+    assert running["values"].count(2) > 5, "it was set once"
+    deadline = time.monotonic() + 30
+    while watched.ask("query", query='{__name__=~"ray_liftgs_(training|labelling|sweep).*"}')["result"]:
+        assert time.monotonic() < deadline, "gauges outlive their job"
+        time.sleep(1)
+
+
 def test_prometheus_evaluates_the_rules_without_a_fault(watched: Watched) -> None:
-    (group,) = get(f"{watched.url}/api/v1/rules")["data"]["groups"]
+    (group,) = watched.ask("rules")["groups"]
     assert [rule["name"] for rule in group["rules"]] == [alert.name for alert in ALERTS]
     assert {(rule["health"], rule.get("lastError", "")) for rule in group["rules"]} == {("ok", "")}
 
@@ -159,11 +172,7 @@ def test_the_list_of_nodes_needs_the_token_and_metrics_hold_none(watched: Watche
         assert refused.value.code == status
     token = os.environ["RAY_AUTH_TOKEN"]
     targets = {target for entry in get(listed, token) for target in entry["targets"]}
-    answering = [
-        one["scrapeUrl"]
-        for one in get(f"{watched.url}/api/v1/targets")["data"]["activeTargets"]
-        if one["health"] == "up"
-    ]
+    answering = [one["scrapeUrl"] for one in watched.ask("targets")["activeTargets"] if one["health"] == "up"]
     assert answering
     for url in answering:
         assert urllib.parse.urlsplit(url).netloc in targets
