@@ -1,47 +1,25 @@
-"""Metrics, through `ray.util.metrics`: each node exports them to Prometheus, with the prefix `ray_`.
-
-Counters count since the process started; a dashboard takes their rate. The tag `stage` is one of
-`label_stages.STAGES`.
-"""
+"""What labelling and sweeps tell Prometheus, through Ray; `metrics.METRICS` says what it means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from ray.util.metrics import Counter, Histogram
-
-from liftgs_platform.label_stages import Tally
-
-#: name -> what it counts; as Prometheus has them, with `ray_` in front (and `_bucket`, `_sum`, `_count` for the last).
-METRICS = {
-    "liftgs_frames_total": "Frames that a stage has labelled",
-    "liftgs_masks_total": "Segments that a stage has made, embedded, captioned or stored",
-    "liftgs_bytes_total": "Bytes that a stage has made; for commit, the size of the tars",
-    "liftgs_quarantined_total": "Frames that a stage has put into quarantine",
-    "liftgs_stage_busy_seconds_total": "Seconds that a stage has worked",
-    "liftgs_shard_seconds": "Seconds that a stage has worked on one shard",
-}
-
-_BUCKETS_S = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
+from liftgs_platform.label_stages import STAGES, Tally
+from liftgs_platform.metrics import instrument
 
 
 class StageMetrics:
     """The metrics of one actor."""
 
     def __init__(self) -> None:
-        tags = ("stage",)
         self._counters = {
-            field: Counter(name, description=METRICS[name], tag_keys=tags)
-            for field, name in (
-                ("frames", "liftgs_frames_total"),
-                ("masks", "liftgs_masks_total"),
-                ("bytes", "liftgs_bytes_total"),
-                ("quarantined", "liftgs_quarantined_total"),
-                ("seconds", "liftgs_stage_busy_seconds_total"),
-            )
+            "frames": instrument("liftgs_frames_total"),
+            "masks": instrument("liftgs_masks_total"),
+            "bytes": instrument("liftgs_bytes_total"),
+            "quarantined": instrument("liftgs_quarantined_total"),
+            "seconds": instrument("liftgs_stage_busy_seconds_total"),
         }
-        name = "liftgs_shard_seconds"
-        self._shard = Histogram(name, description=METRICS[name], boundaries=_BUCKETS_S, tag_keys=tags)
+        self._shard = instrument("liftgs_shard_seconds")
 
     def add(self, tallies: Mapping[str, Tally]) -> None:
         """Count what each stage did with one shard."""
@@ -51,3 +29,52 @@ class StageMetrics:
                 if value > 0:
                     counter.inc(value, tags={"stage": stage})
             self._shard.observe(tally.seconds, tags={"stage": stage})
+
+
+class LabellingMetrics:
+    """How far a labelling job is; held by its driver, so that it ends with the job."""
+
+    def __init__(self, corpus: str, stages: Collection[str], frames: int):
+        """Args:
+        corpus: URI of the corpus.
+        stages: of this job.
+        frames: to do in it.
+        """
+        self._corpus, self._frames = name_of(corpus), frames
+        self._stages = [stage for stage in STAGES if stage in stages]
+        self._left = instrument("liftgs_labelling_frames_left")
+        self.show({})
+
+    def show(self, tallies: Mapping[str, Tally]) -> None:
+        """What the stages have done so far.
+
+        A frame has passed a stage if it was labelled there, lost there or before, or has passed a later one: a stage
+        that has nothing to do counts nothing.
+        """
+        lost, left = 0, []
+        for stage in self._stages:
+            tally = tallies.get(stage, Tally())
+            lost += tally.quarantined
+            left.append(max(0, self._frames - tally.frames - lost))
+        for number, stage in enumerate(self._stages):
+            self._left.set(min(left[number:]), tags={"corpus": self._corpus, "stage": stage})
+
+
+class SweepMetrics:
+    """How far a sweep is; held by its driver."""
+
+    def __init__(self, sweep: str):
+        """`sweep`: URI of its folder."""
+        self._sweep, self._seen = name_of(sweep), set[str]()
+        self._stages = instrument("liftgs_sweep_stages")
+
+    def show(self, states: Mapping[str, int]) -> None:
+        """State -> how many stages are in it. A state that was named before and is not now has none."""
+        self._seen |= states.keys()
+        for state in self._seen:
+            self._stages.set(states.get(state, 0), tags={"sweep": self._sweep, "state": state})
+
+
+def name_of(uri: str) -> str:
+    """The folder's own name: a label must be short, and must not hold what a URI may."""
+    return uri.rstrip("/").rpartition("/")[2]

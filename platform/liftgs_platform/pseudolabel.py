@@ -318,6 +318,7 @@ def label(
     import ray  # noqa: PLC0415
 
     from liftgs_platform import label_pool  # noqa: PLC0415
+    from liftgs_platform.monitoring import LabellingMetrics  # noqa: PLC0415
 
     label_pool.configure(spec.no_progress_timeout_s)
     pools = build_pools(spec, build, ray.cluster_resources())
@@ -330,8 +331,11 @@ def label(
     state = State(sum(frames.values()))
     print(f"{len(todo)} shards, {state.total} frames to label on {', '.join(map(str, pools))}")
 
+    metrics = LabellingMetrics(spec.output, build, state.total)
+
     def seen() -> Seen:
         found: Seen = ray.get(ledger.seen.remote(), timeout=10)
+        metrics.show(found.tallies)
         return found
 
     with Progress(state, seen) as progress:

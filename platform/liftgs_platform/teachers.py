@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,15 +63,16 @@ def run(spec: Spec, job: Job) -> None:
     job.connect()
     import ray  # noqa: PLC0415  a dry run needs no Ray
 
-    job.record(spec)
+    folder = job.record(spec)
     # A dead worker is started again and goes on from its checkpoint; a mistake in the config is not.
     remote = ray.remote(num_cpus=1, max_retries=5)(_train)
     running = {remote.remote(name, spec): name for name in spec.train}
+    found: dict[str, dict[str, Any]] = {}
     while running:
         done, _ = ray.wait(list(running), num_returns=1)
         name = running.pop(done[0])
         try:
-            metrics = ray.get(done[0])
+            found[name] = metrics = ray.get(done[0])
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ValueError):
                 raise SpecError(f"{name}: {error.cause}") from None
@@ -78,6 +80,7 @@ def run(spec: Spec, job: Job) -> None:
         except ray.exceptions.RayError as error:
             raise JobFailed(f"{name}: {error}") from error
         print(f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in metrics.items()), flush=True)
+    storage.write_bytes(storage.join(folder, "result.json"), json.dumps(found, indent=1).encode())
     print(f"teachers: {spec.output}")
 
 

@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from liftgs_platform import storage
+from liftgs_platform.metrics import instrument
 from liftgs_platform.progress import clock
 from liftgs_platform.report import training as report
 
@@ -31,20 +32,6 @@ LINE_EVERY_S, FLUSH_EVERY_S = 10.0, 30.0
 
 #: Steps in a file of the log.
 FILE_STEPS = 1000
-
-#: name -> what it is; as Prometheus has them, with `ray_` in front. The tag `run` is the name of the run's folder.
-METRICS = {
-    "liftgs_training_value": "What a step returned: losses, norms, rates, seconds by phase; the tag `name` says",
-    "liftgs_training_step": "Optimiser steps that a training has done",
-    "liftgs_training_items_per_second": "Items that a training uses per second",
-    "liftgs_training_skipped_steps": "Steps that were skipped since the run began",
-    "liftgs_training_bad_samples": "Samples that could not be used since the run began",
-    "liftgs_training_workers": "Workers that train together",
-    "liftgs_training_restarts": "How often workers began anew since the run began",
-    "liftgs_training_goodput": "Share of the time since the run began that went into steps which count",
-    "liftgs_training_checkpoint_age_seconds": "Time since the newest checkpoint was committed",
-    "liftgs_training_wait_share": "Share of a step that is spent waiting for data",
-}
 
 Row = dict[str, Any]
 
@@ -278,27 +265,21 @@ class TensorBoard:
 
 
 class RayMetrics:
-    """Gauges that each node exports to Prometheus."""
+    """Gauges that each node exports to Prometheus; see `metrics.METRICS`."""
 
     def __init__(self, run: str):
         """`run`: value of the tag."""
-        from ray.util.metrics import Gauge  # noqa: PLC0415  a training without Ray needs none of it
-
-        value = "liftgs_training_value"
-        self._value = Gauge(value, description=METRICS[value], tag_keys=("run", "name"))
+        self._value = instrument("liftgs_training_value")
         self._gauges = {
-            field: Gauge(name, description=METRICS[name], tag_keys=("run",))
-            for field, name in (
-                ("step", "liftgs_training_step"),
-                ("items_per_s", "liftgs_training_items_per_second"),
-                ("skipped", "liftgs_training_skipped_steps"),
-                ("bad_samples", "liftgs_training_bad_samples"),
-                ("workers", "liftgs_training_workers"),
-                ("restarts", "liftgs_training_restarts"),
-                ("goodput", "liftgs_training_goodput"),
-                ("checkpoint_age_s", "liftgs_training_checkpoint_age_seconds"),
-                ("wait_share", "liftgs_training_wait_share"),
-            )
+            "step": instrument("liftgs_training_step"),
+            "items_per_s": instrument("liftgs_training_items_per_second"),
+            "skipped": instrument("liftgs_training_skipped_steps"),
+            "bad_samples": instrument("liftgs_training_bad_samples"),
+            "workers": instrument("liftgs_training_workers"),
+            "restarts": instrument("liftgs_training_restarts"),
+            "goodput": instrument("liftgs_training_goodput"),
+            "checkpoint_age_s": instrument("liftgs_training_checkpoint_age_seconds"),
+            "wait_share": instrument("liftgs_training_wait_share"),
         }
         self._run = run
 

@@ -102,8 +102,9 @@ def start_cluster(dashboard_port: int | None = None, **of_head: Any) -> Iterator
             cluster.shutdown()
             if attempt == 2:
                 raise
+            head |= {name: free_port() for name in head if name.endswith("_port")}  # what half started holds them
     try:
-        yield RayCluster(cluster, cluster.address, f"http://127.0.0.1:{dashboard_port}" if dashboard_port else "")
+        yield RayCluster(cluster, cluster.address, f"http://127.0.0.1:{head['dashboard_port']}" if dashboard else "")
     finally:
         if ray.is_initialized() and ray.get_runtime_context().gcs_address == cluster.address:
             ray.shutdown()
