@@ -1,4 +1,7 @@
-"""The job that finetunes a network on 3D labels, or trains one from scratch on them."""
+"""The job that finetunes a network on 3D labels, or trains one from scratch on them.
+
+The labels are a source's, or, as a baseline, lifted from the pseudo-labels of photos (`item.labels`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from liftgs.teachers.clip import build_clip
 from liftgs.teachers.configs import EmbedConfig
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
-from liftgs_platform import learning
+from liftgs_platform import learning, pretrain
 from liftgs_platform.job import Job
 from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
 from liftgs_platform.training import Learner
@@ -60,7 +63,8 @@ resolve = learning.resolve
 def run(spec: Spec, job: Job) -> None:
     """See `learning.run`."""
     spec = at_ratio(spec)
-    learning.run(spec, job, Finetuning(spec), check_labels)
+    check = check_labels if spec.item.labels == "human" else pretrain.check_labels
+    learning.run(spec, job, Finetuning(spec), check)
 
 
 def at_ratio(spec: Spec) -> Spec:
