@@ -209,7 +209,7 @@ class Examiner:
     def _method(self, sheet: Sheet) -> tuple[Method, Encode]:
         way = lifted_way(sheet.checkpoint)
         if way is None:
-            return self._network(sheet.checkpoint)  # type: ignore[no-any-return]
+            return self._network(sheet.checkpoint)
         encode = self._phrases(sheet.corpus)
         return partial(lifted, way, encode, LiftingConfig()), encode
 
