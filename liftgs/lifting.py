@@ -128,7 +128,7 @@ def visible(view: View, xyz: Float[np.ndarray, "n 3"], config: LiftingConfig) ->
 def own_depth(xyz: Float[np.ndarray, "n 3"], camera: Camera, point_size_m: float) -> Float32[np.ndarray, "h w"]:
     """Z-depth of a cloud whose points are squares that face the camera; metres, 0 = none.
 
-    A small image: points are gaps apart, and what counts is that the surface in front has no holes.
+    A small image, so that points, which have gaps between them, make a surface without holes.
     """
     scale = _OWN_DEPTH_PX / max(camera.width, camera.height)
     small = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
@@ -158,24 +158,27 @@ def pool(sightings: Sightings) -> Float32[np.ndarray, "n f"]:
 def merge(sightings: Sightings, config: LiftingConfig = LiftingConfig()) -> LiftedInstances:
     """Join segments of different photos that show the same thing; each point goes to the thing with most photos' votes.
 
-    Two segments are joined by `LiftingConfig.overlap` and `.cosine`, and with them all that either is joined with. No
-    order of photos matters. What no two photos show alike stays a thing of its own; of equal votes the first segment's
-    thing wins.
+    Two segments are joined by `LiftingConfig.overlap` and `.cosine`, and with them all that either is joined with. What
+    one photo alone shows stays a thing of its own. The order of photos decides nothing but ties: of equal votes those
+    for the first segment's thing win.
     """
     members = sightings.members
     members = members.multiply((members.sum(axis=1) >= config.min_points)[:, None]).tocsr()
     members.eliminate_zeros()
-    thing = _things(sightings, members, config)
-    of_thing = sparse.csr_array((np.ones(len(thing), np.float32), (thing, np.arange(len(thing)))))
+    count, thing = _things(sightings, members, config)
+    ones = np.ones(len(thing), np.float32)
+    of_thing = sparse.csr_array((ones, (thing, np.arange(len(thing)))), shape=(count, len(thing)))
     winner = _most_votes((of_thing @ members).tocoo())
-    kept = np.bincount(winner[winner >= 0], minlength=of_thing.shape[0]) >= config.min_points
+    kept = np.bincount(winner[winner >= 0], minlength=count) >= config.min_points
     ids = np.append(np.where(kept, np.cumsum(kept), 0), 0)[winner]  # the last is that of no thing
     weighted = members.sum(axis=1)[:, None] * sightings.embeds
     return LiftedInstances(ids, _unit(np.asarray(of_thing @ weighted))[kept])
 
 
-def _things(sightings: Sightings, members: Any, config: LiftingConfig) -> Int[np.ndarray, " s"]:
-    """Of each segment the number of the thing that it shows."""
+def _things(sightings: Sightings, members: Any, config: LiftingConfig) -> tuple[int, Int[np.ndarray, " s"]]:
+    """How many things there are, and of each segment the number of the one that it shows."""
+    if not len(sightings.embeds):
+        return 0, np.zeros(0, np.int64)
     shown = sparse.csr_array((sightings.segment != HIDDEN).astype(np.float32))
     in_photo = (members @ shown.T).toarray()  # points of a segment that a photo shows
     shared = (members @ members.T).tocoo()
@@ -184,7 +187,7 @@ def _things(sightings: Sightings, members: Any, config: LiftingConfig) -> Int[np
     close = (sightings.embeds[a] * sightings.embeds[b]).sum(1) >= config.cosine
     same = close & (shared.data > config.overlap * union)
     graph = sparse.csr_array((np.ones(same.sum()), (a[same], b[same])), shape=shared.shape)
-    return sparse.csgraph.connected_components(graph, directed=False)[1]
+    return sparse.csgraph.connected_components(graph, directed=False)
 
 
 def _most_votes(votes: Any) -> Int[np.ndarray, " n"]:

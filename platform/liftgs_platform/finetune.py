@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from torch import Tensor
 
 from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, make_labelled_item
 from liftgs.finetuning.objective import GroundingObjective, GroundingObjectiveConfig
@@ -99,7 +100,10 @@ class Finetuning(SpecifiedTask):
     def item(self, sample: Sample, key: str, epoch: int) -> LabelledItem:
         """See `Task`."""
         spec, config = self.spec, self._config
-        encode = _phrases(config.clip, config.clip_pretrained)
+
+        def encode(phrases: Sequence[str]) -> Tensor:
+            return _phrases(config.clip, config.clip_pretrained)(phrases)  # lifted labels need no CLIP
+
         return make_labelled_item(sample, spec.item, config.voxel_size_m, spec.kinds, encode, key, spec.seed, epoch)
 
     def panel(self, learner: Learner, items: Sequence[LabelledItem]) -> UInt8[np.ndarray, "h w 3"]:

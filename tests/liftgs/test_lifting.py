@@ -76,7 +76,10 @@ def test_lifting_is_what_a_loop_over_points_and_photos_finds(room: Sample) -> No
             column, row = (camera.K @ (x / z, y / z, 1))[:2].astype(int)
             if not (0 <= column < camera.width and 0 <= row < camera.height):
                 continue
-            if abs(depth[row * len(depth) // camera.height, column * depth.shape[1] // camera.width] - z) > 0.1:
+            if (
+                abs(depth[row * len(depth) // camera.height, column * depth.shape[1] // camera.width] - z)
+                > config.slack_m
+            ):
                 continue
             index = labels.semantics[row, column]
             if index > 0:
@@ -86,7 +89,6 @@ def test_lifting_is_what_a_loop_over_points_and_photos_finds(room: Sample) -> No
         length = np.linalg.norm(total)
         np.testing.assert_allclose(pooled[point], total / length if length else total, atol=1e-5)
     assert shown > 300
-    assert config.slack_m == 0.1
 
 
 def ious(found: LiftedInstances, truth: np.ndarray) -> np.ndarray:
@@ -160,9 +162,11 @@ def test_small_segments_and_small_instances_are_dropped() -> None:
     found = merge(sightings, LiftingConfig(min_points=4))
     assert found.ids.tolist() == [0] * 3 + [1] * 5
     assert found.embeds.tolist() == [[0, 1]]
-    nothing = merge(sightings, LiftingConfig(min_points=9))
-    assert not nothing.ids.any()
-    assert nothing.embeds.shape == (0, 2)
+    unlabelled = seen([UNLABELLED] * 8, embeds=np.zeros((0, 2)))
+    for nothing in (merge(sightings, LiftingConfig(min_points=9)), merge(unlabelled)):
+        assert not nothing.ids.any()
+        assert nothing.embeds.shape == (0, 2)
+    assert not pool(unlabelled).any()
 
 
 def test_a_cloud_turned_with_its_cameras_is_lifted_alike(room: Sample) -> None:
