@@ -16,7 +16,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, wraps
@@ -98,7 +98,7 @@ def measure_step(name: str, size: int, device: str) -> tuple[list[Row], float]:
     batch = [room_item(config, ITEMS[name], size)]
     trainer = Trainer(LiftGS(config), Objective(OBJECTIVES[name]), OptimConfig(batch_size=1), device)
     trainer.step(batch)  # warm-up: kernels are built, memory is taken
-    phases, steps = timed_steps(trainer, batch)
+    phases, steps = timed_steps(trainer, batch, PHASES)
     case = f"{name}, {size // 1000}k voxels"
     rows = [plain_row(f"{case}: {phase}", seconds * 1e3, "ms") for phase, seconds in phases.items()]
     rows.append(plain_row(f"{case}: the whole step", steps * 1e3, "ms"))
@@ -106,14 +106,16 @@ def measure_step(name: str, size: int, device: str) -> tuple[list[Row], float]:
     return rows, steps
 
 
-def timed_steps(trainer: Trainer, batch: list[Item]) -> tuple[dict[str, float], float]:
-    """Median seconds by phase, and of a step as a whole."""
+def timed_steps(
+    trainer: Trainer, batch: list[Any], named: Sequence[tuple[str, Any, str]]
+) -> tuple[dict[str, float], float]:
+    """Median seconds by phase, and of a step as a whole. Named phases are (name, module or class, function in it)."""
     recorded: dict[str, list[float]] = defaultdict(list)
     steps = []
     for _ in range(REPEATS):
         watch = Stopwatch(trainer.device)
         with ExitStack() as patches:
-            for phase, owner, attribute in PHASES:
+            for phase, owner, attribute in named:
                 timed = watch.around(phase, getattr(owner, attribute))
                 patches.enter_context(mock.patch.object(owner, attribute, timed))
             metrics, seconds = watch.clocked(lambda: trainer.step(batch))
@@ -156,7 +158,7 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def peak_bytes(trainer: Trainer, batch: list[Item]) -> int:
+def peak_bytes(trainer: Trainer, batch: list[Any]) -> int:
     """Of one more step."""
     if trainer.device.type == "cuda":
         before = torch.cuda.memory_allocated()

@@ -19,7 +19,7 @@ ORDER = (
     ("geometry",),
     ("chunks",),
     ("labels", "sample"),
-    ("procedural",),
+    ("lifting", "procedural"),
     ("readers",),
     ("video",),
     ("annotations", "teachers"),

@@ -1,4 +1,4 @@
-"""One labelled chunk -> one finetuning item: augmented voxels, and what is asked about them in words."""
+"""One labelled chunk -> one finetuning item: augmented voxels, and what is asked about them, mostly in words."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from liftgs.lifting import merge, sight
 from liftgs.model.voxels import Voxels
 from liftgs.sample import Sample
 from liftgs.scene import BadInput, Expression, SceneLabels
-from liftgs.tasks.phrases import class_phrase
+from liftgs.tasks.phrases import Encode, class_phrase
 from liftgs.training.augment import AugmentConfig, Change
+from liftgs.training.queries import share_queries
 
 T = TypeVar("T")
-
-#: Phrases -> unit query embeddings; see `liftgs.model.text.Phrases`.
-Encode = Callable[[Sequence[str]], Float[Tensor, "p f"]]
 
 
 @dataclass(frozen=True)
@@ -29,23 +28,30 @@ class LabelledItemConfig:
     """What is asked about a chunk in one visit.
 
     Attributes:
+        labels: "human": the source's 3D labels. "lifted": instances that are joined from the pseudo-labels of the
+            photos, as a rival of rendering (paper, Table 8); their own embeddings take the place of names, so there are
+            no `absent` ones, and no `structure` to leave out.
         task: "instances": names of kinds, each of which names all its instances. "referral": expressions, each of which
             names its target. "both": half of the questions are of either sort.
         sets: questions asked; each is a set of names, or of expressions, that compete for the masks.
         queries: at most so many names or expressions in a question. The network heard up to 8 at once in pretraining.
         absent: of the names in a question, at most so many are of kinds that the chunk does not hold.
         targets: at most so many instances in a question; kinds with more than are left are not asked for.
+        same_query: lifted instances whose embeddings have at least this cosine share one query, as they would share a
+            name; 1 gives each its own.
         min_voxels: smaller instances are not asked for; their voxels still belong to nobody else.
         structure: kinds that are never asked for, as ScanNet's benchmark leaves out the shell of a room.
         augment: random changes. Words for left and right are about what faces what, so a mirrored room would make them
             wrong: chunks are not mirrored for expressions.
     """
 
+    labels: Literal["human", "lifted"] = "human"
     task: Literal["instances", "referral", "both"] = "both"
     sets: int = 2
     queries: int = 8
     absent: int = 2
     targets: int = 48
+    same_query: float = 1.0
     min_voxels: int = 3
     structure: tuple[str, ...] = ("wall", "floor", "ceiling")
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -55,6 +61,8 @@ class LabelledItemConfig:
             raise ValueError(
                 "sets, queries, targets and min_voxels must be at least 1, absent from 0 to less than queries"
             )
+        if self.labels == "lifted" and self.task != "instances":
+            raise ValueError(f"lifted labels have no expressions, so task={self.task} cannot be; set task=instances")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +78,10 @@ class Question:
     queries: Float[Tensor, "t f"]
     instances: Int[Tensor, " k"]
     positives: Float[Tensor, "k t"]
+
+
+#: Asks one question: its number, the instances that are large enough, and what is random -> None if there is none.
+Ask = Callable[[int, set[int], np.random.Generator], Question | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,23 +142,36 @@ def make_labelled_item(
     """
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
     change = Change.draw(_augment(config), rng)
-    labels, cloud = sample.labels, sample.cloud
-    if labels is None or cloud.instances is None:
-        raise BadInput(sample.uri, "has no 3D labels; build the corpus from a labelled source")
-    voxels = change.voxels(cloud, voxel_size_m, sample.uri)
-    instance = majority(torch.from_numpy(cloud.instances.astype(np.int64)), voxels.of_point, len(voxels))
-    ids, sizes = torch.unique(instance, return_counts=True)
-    there = {i for i, size in zip(ids.tolist(), sizes.tolist(), strict=True) if i != 0 and size >= config.min_voxels}
-    questions = []
-    for number in range(config.sets):
-        referral = config.task == "referral" or (config.task == "both" and number % 2 == 1)
-        ask = _refer if referral else _name
-        question = ask(labels, there, config, kinds, encode, rng)
-        if question is not None:
-            questions.append(question)
+    ids, ask = _lifted(sample, config) if config.labels == "lifted" else _human(sample, config, kinds, encode)
+    voxels = change.voxels(sample.cloud, voxel_size_m, sample.uri)
+    instance = majority(torch.from_numpy(ids.astype(np.int64)), voxels.of_point, len(voxels))
+    found, sizes = torch.unique(instance, return_counts=True)
+    there = {i for i, size in zip(found.tolist(), sizes.tolist(), strict=True) if i != 0 and size >= config.min_voxels}
+    asked = [ask(number, there, rng) for number in range(config.sets)]
+    questions = [question for question in asked if question is not None]
     if not questions:
         raise BadInput(sample.uri, f"holds nothing to ask for by {config.task}")
     return LabelledItem(key, voxels, instance, tuple(questions), int(rng.integers(2**63)))
+
+
+def _human(
+    sample: Sample, config: LabelledItemConfig, kinds: Sequence[str], encode: Encode
+) -> tuple[Int[np.ndarray, " p"], Ask]:
+    labels, ids = sample.labels, sample.cloud.instances
+    if labels is None or ids is None:
+        raise BadInput(sample.uri, "has no 3D labels; build the corpus from a labelled source")
+
+    def ask(number: int, there: set[int], rng: np.random.Generator) -> Question | None:
+        referral = config.task == "referral" or (config.task == "both" and number % 2 == 1)
+        return (_refer if referral else _name)(labels, there, config, kinds, encode, rng)
+
+    return ids, ask
+
+
+def _lifted(sample: Sample, config: LabelledItemConfig) -> tuple[Int[np.ndarray, " p"], Ask]:
+    found = merge(sight(sample))
+    embeds = torch.from_numpy(found.embeds)
+    return found.ids, lambda number, there, rng: _resemble(embeds, there, config, rng)
 
 
 def _augment(config: LabelledItemConfig) -> AugmentConfig:
@@ -218,6 +243,18 @@ def _refer(
         return None
     targets = [(i, column) for column, expression in enumerate(asked) for i in expression.target.instances]
     return _question(encode([expression.text for expression in asked]), targets)
+
+
+def _resemble(
+    embeds: Float[Tensor, "k f"], there: set[int], config: LabelledItemConfig, rng: np.random.Generator
+) -> Question | None:
+    """Embeddings of some instances, each of which names all that are like it."""
+    order = _shuffled(sorted(there), rng)
+    if not order:
+        return None
+    queries, positives = share_queries(embeds[torch.tensor(order) - 1], config.same_query)
+    targets = [(i, column) for i, column in zip(order, positives.argmax(1).tolist(), strict=True)]
+    return _question(queries[: config.queries], [t for t in targets if t[1] < config.queries][: config.targets])
 
 
 def _question(queries: Float[Tensor, "t f"], targets: Sequence[tuple[int, int]]) -> Question:

@@ -18,6 +18,7 @@ from liftgs.render.gaussians import Pinhole
 from liftgs.sample import Sample, View
 from liftgs.scene import BadInput, PointCloud
 from liftgs.training.augment import AugmentConfig, Change
+from liftgs.training.queries import share_queries
 
 
 @dataclass(frozen=True)
@@ -164,31 +165,6 @@ def _view(view: View, config: ItemConfig, change: Change, rng: np.random.Generat
     queries, positives = share_queries(embeds[chosen], config.same_query)
     photo = _shrink(view.photo, height, width) * change.gain + change.shift
     return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
-
-
-def share_queries(embeds: Float[Tensor, "k f"], cosine: float) -> tuple[Float[Tensor, "t f"], Float[Tensor, "k t"]]:
-    """Queries for targets: one each, but a target whose embedding is close to an earlier query's shares that one.
-
-    Args:
-        embeds: unit rows of the targets.
-        cosine: how close; 1 or more gives each its own.
-
-    Returns:
-        The queries, and a one-hot row per target.
-    """
-    firsts: list[int] = []
-    query_of: list[int] = []
-    similar = (embeds @ embeds.T).numpy()
-    for row in range(len(embeds)):
-        near = similar[row, firsts]
-        if len(near) and cosine < 1 and near.max() >= cosine:
-            query_of.append(int(near.argmax()))
-        else:
-            query_of.append(len(firsts))
-            firsts.append(row)
-    positives = torch.zeros(len(embeds), len(firsts))
-    positives[torch.arange(len(embeds)), torch.tensor(query_of, dtype=torch.long)] = 1
-    return embeds[firsts], positives
 
 
 def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float[Tensor, "h w 3"]:

@@ -98,7 +98,8 @@ class Objective:
         if answers and len(view.chosen):
             embeds = torch.cat([a.mask_embeds[0, p] for a, p in zip(answers, proposals, strict=True)])
             channels.append(model.mask_logits(scene, embeds).T)
-        images = iter(raster.composite(torch.cat(channels, 1)).split([c.shape[1] for c in channels], dim=2))
+        counts = [channel.shape[1] for channel in channels]
+        images = iter(raster.composite(torch.cat(channels, 1)).split(counts, dim=2) if channels else ())
         terms: dict[str, Tensor] = {}
         if config.photometric:
             terms["photometric"] = config.photometric * photometric_loss(next(images), view.photo)

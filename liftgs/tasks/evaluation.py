@@ -1,4 +1,4 @@
-"""One network, one labelled sample: instances by the names of classes, and the targets of expressions.
+"""One method, one labelled sample: instances by the names of classes, and the targets of expressions.
 
 What comes out is small and is all that any score needs, so samples can be evaluated anywhere, in any order.
 """
@@ -11,20 +11,20 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from liftgs.model.liftgs import LiftGS
 from liftgs.sample import Sample
 from liftgs.scene import BadInput, Expression, SceneLabels
 from liftgs.tasks.instances import MIN_POINTS, VOID, Overlaps, ScoredMasks, overlap
 from liftgs.tasks.maps import beside, from_above, tint
+from liftgs.tasks.phrases import Encode
 from liftgs.tasks.proposals import Answer, ProposalConfig, propose, select
 from liftgs.tasks.referral import Referral, box_iou, extremes
 from liftgs.tasks.zero_shot import LabelledCloud, class_phrases
 
-#: Phrases -> unit query embeddings.
-Encode = Callable[[Sequence[str]], Float[Tensor, "p f"]]
+#: What grounds: shown a sample, it answers queries about the sample's points.
+Method = Callable[[Sample], Answer]
 
 
 def _many_classes() -> ProposalConfig:
@@ -38,7 +38,7 @@ class ExamConfig:
 
     Attributes:
         min_points: smaller instances and predictions are ignored; see `MIN_POINTS`, and set 100 for ScanNet's vertices.
-        expressions_at_once: expressions that the network hears together, and that compete for the masks.
+        expressions_at_once: expressions that the method hears together, and that compete for the masks.
         proposals: how masks become a list of instances.
     """
 
@@ -49,7 +49,7 @@ class ExamConfig:
 
 @dataclass(frozen=True, eq=False)
 class Paper:
-    """The answers of one network about one sample.
+    """The answers of one method about one sample.
 
     Attributes:
         predictions: instances of the classes, best first.
@@ -64,9 +64,18 @@ class Paper:
     picture: UInt8[np.ndarray, "h w 3"]
 
 
+def by_network(model: LiftGS) -> Method:
+    """A network, in evaluation mode, as a method: it sees the cloud alone."""
+
+    def see(sample: Sample) -> Answer:
+        return partial(model.answer, model.encode([model.voxelise(sample.cloud)])[0])
+
+    return see
+
+
 @torch.inference_mode()
 def examine(
-    model: LiftGS,
+    method: Method,
     sample: Sample,
     key: str,
     classes: Sequence[str],
@@ -74,14 +83,14 @@ def examine(
     config: ExamConfig,
     class_of: Mapping[str, str] | None = None,
 ) -> Paper:
-    """Ask a network for every class and every expression of a sample.
+    """Ask for every class and every expression of a sample.
 
     Args:
-        model: in evaluation mode.
+        method: whose answers these are.
         sample: of a labelled corpus.
         key: of the sample.
         classes: what is evaluated; other kinds are void.
-        encode: words -> queries of this network.
+        encode: words -> queries of this method.
         config: see there.
         class_of: kind -> class, where kinds are called otherwise.
 
@@ -90,10 +99,9 @@ def examine(
     """
     labels, labelled = sample.labels, labelled_cloud(sample, key, classes, class_of or {})
     assert labels is not None  # else there were no cloud
-    scene = model.encode([model.voxelise(labelled.cloud)])[0]
-    answer: Answer = partial(model.answer, scene)
-    queries = encode(class_phrases(classes)).to(model.device)
-    predictions = select(propose(answer, queries, config.proposals.queries_at_once), config.proposals)
+    answer = method(sample)
+    candidates = propose(answer, encode(class_phrases(classes)), config.proposals.queries_at_once)
+    predictions = select(candidates, config.proposals)
     found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
     referrals = refer(answer, labelled, labels, encode, config.expressions_at_once)
     return Paper(predictions, found, referrals, _picture(labelled, predictions))

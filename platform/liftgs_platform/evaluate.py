@@ -20,7 +20,7 @@ from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200, BenchmarkClasses
 from liftgs_platform import spec as specs
 from liftgs_platform import storage
 from liftgs_platform.evaluate_scores import Scores, score
-from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, examine_here, marked
+from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, examine_here, labelling_clip, lifted_way, marked
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.learning import check_manifests
 from liftgs_platform.mixture import CorpusSpec, Mixture
@@ -34,11 +34,13 @@ BENCHMARKS = {"scannet20": SCANNET20, "scannet200": SCANNET200}
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """A network to measure.
+    """A network to measure, or what stands beside it.
 
     Attributes:
         name: what tables call it; letters, digits, ".", "_" and "-".
-        uri: "tiny", a run of pretraining or finetuning, or any folder with config.json and model.safetensors.
+        uri: "tiny", a run of pretraining or finetuning, or any folder with config.json and model.safetensors. Without
+            a network: "lifted:points" (features of segments averaged per voxel, as in ConceptFusion) or
+            "lifted:instances" (segments joined to instances), on corpora that are pseudo-labelled as well.
     """
 
     name: str
@@ -47,6 +49,7 @@ class CheckpointSpec:
     def __post_init__(self) -> None:
         if not self.name or not all(letter.isalnum() or letter in "._-" for letter in self.name):
             raise ValueError(f"{self.name!r} cannot name a checkpoint; use letters, digits, '.', '_' and '-'")
+        lifted_way(self.uri)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Spec:
     Attributes:
         output: a folder or s3://bucket/name. Submitting again with the same output goes on where it was killed.
         job: the kind of job.
-        checkpoints: networks, each with a name and a uri. Differences are from the first.
+        checkpoints: networks or methods without one, each with a name and a uri. Differences are from the first.
         corpora: labelled, each with a uri; they count as one.
         classes: "procedural" (the embedded corpora's kinds), "scannet20", "scannet200", or names of your own kinds.
         label_table: ScanNet's scannetv2-labels.combined.tsv, for its benchmarks on corpora of its raw labels.
@@ -199,7 +202,11 @@ def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:
     """
     try:
         check_manifests(spec.corpora)
-        return Mixture(spec.corpora, spec.seed), {one.name: weights_hash(one.uri) for one in spec.checkpoints}
+        mixture = Mixture(spec.corpora, spec.seed)
+        if any(lifted_way(one.uri) for one in spec.checkpoints):
+            for reader in mixture.readers:
+                labelling_clip(reader)
+        return mixture, {one.name: weights_hash(one.uri) for one in spec.checkpoints}
     except (FileNotFoundError, BadInput) as fault:
         raise JobFailed(str(fault)) from fault
 
@@ -259,7 +266,9 @@ def identity(spec: Spec, mixture: Mixture, weights: dict[str, str]) -> dict[str,
 
 
 def weights_hash(checkpoint: str) -> str:
-    """Of a checkpoint's weights."""
+    """Of a checkpoint's weights; what has none is known by its name."""
+    if lifted_way(checkpoint):
+        return checkpoint
     from liftgs.model.liftgs import weights_bytes  # noqa: PLC0415  torch
 
     return hashlib.sha256(weights_bytes(checkpoint)).hexdigest()

@@ -1,26 +1,31 @@
-"""One network on one sample, kept as a file. Knows no Ray."""
+"""One method on one sample, kept as a file. Knows no Ray."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property, lru_cache, partial
+from typing import Any, get_args
 
 import numpy as np
 
 from liftgs import codecs
+from liftgs.lifting import LiftingConfig
 from liftgs.model.liftgs import LiftGS
 from liftgs.model.text import Phrases
 from liftgs.readers.scannet_labels import read_label_table
 from liftgs.sample import decode_sample
 from liftgs.scene import BadInput
 from liftgs.tasks.benchmark_files import write_predictions
-from liftgs.tasks.evaluation import ExamConfig, Paper, examine
+from liftgs.tasks.evaluation import ExamConfig, Method, Paper, by_network, examine
 from liftgs.tasks.instances import Overlaps
+from liftgs.tasks.lifted import Way, lifted
+from liftgs.tasks.phrases import Encode
 from liftgs.tasks.referral import Referral
 from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200
+from liftgs.teachers.clip import build_clip
+from liftgs.teachers.configs import EmbedConfig
 from liftgs_platform import storage
 from liftgs_platform.reader import CorpusReader
 
@@ -28,12 +33,40 @@ _PAPERS = "papers"
 _ARRAYS = ("truth_label", "truth_points", "label", "score", "points", "void", "shared")
 
 
+#: URI -> way, of methods that are no networks.
+LIFTED: Mapping[str, Way] = {f"lifted:{way}": way for way in get_args(Way)}
+
+
+def lifted_way(checkpoint: str) -> Way | None:
+    """Which way of lifting a checkpoint's URI names; None if it is a network's.
+
+    Raises:
+        ValueError: there is no such way.
+    """
+    if checkpoint.startswith("lifted:") and checkpoint not in LIFTED:
+        raise ValueError(f"{checkpoint!r} names no way of lifting; there are {', '.join(LIFTED)}")
+    return LIFTED.get(checkpoint)
+
+
+def labelling_clip(reader: CorpusReader) -> EmbedConfig:
+    """The CLIP that a corpus is labelled with.
+
+    Raises:
+        BadInput: its manifest names none.
+    """
+    spec = reader.manifest["spec"]
+    embed = spec.get("embed") if spec.get("pseudo_labels", True) else None
+    if not embed:
+        raise BadInput(reader.corpus, "has no pseudo-labels to lift; label it with jobs/pseudolabel.yaml")
+    return EmbedConfig(model=embed["model"], pretrained=embed["pretrained"])
+
+
 @dataclass(frozen=True)
 class Sheet:
-    """A network and a sample.
+    """A method and a sample.
 
     Attributes:
-        name: of the network.
+        name: of the method.
         checkpoint: its URI.
         number: of the corpus in the spec.
         corpus: its URI.
@@ -66,7 +99,7 @@ class Sheet:
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """What is kept of the answers of one network about one sample.
+    """What is kept of the answers of one method about one sample.
 
     Attributes:
         sheet: which.
@@ -142,10 +175,10 @@ class Examiner:
 
     def __call__(self, sheet: Sheet) -> None:
         """Examine one, unless its sample is bad, which is written down too."""
-        model, encode = self._network(sheet.checkpoint)
+        method, encode = self._method(sheet)
         try:
             sample = decode_sample(self._reader(sheet.corpus)[sheet.position], f"{sheet.corpus}#{sheet.key}")
-            paper = examine(model, sample, sheet.scene, self.classes, encode, self.exam, self._class_of)
+            paper = examine(method, sample, sheet.scene, self.classes, encode, self.exam, self._class_of)
         except BadInput as fault:
             result = Marked(sheet, None, [], str(fault))
         else:
@@ -173,13 +206,24 @@ class Examiner:
         rows = {word: getattr(label, by_number) for word, label in read_label_table(self.label_table).items()}
         return {word: names[number] for word, number in rows.items() if number in names}
 
+    def _method(self, sheet: Sheet) -> tuple[Method, Encode]:
+        way = lifted_way(sheet.checkpoint)
+        if way is None:
+            return self._network(sheet.checkpoint)
+        encode = self._phrases(sheet.corpus)
+        return partial(lifted, way, encode, LiftingConfig()), encode
+
+    @cached_property
+    def _phrases(self) -> Any:
+        return lru_cache(1)(lambda corpus: Phrases(build_clip(labelling_clip(self._reader(corpus)))))
+
     @cached_property
     def _network(self) -> Any:
         return lru_cache(1)(self._load)
 
-    def _load(self, checkpoint: str) -> tuple[LiftGS, Phrases]:
+    def _load(self, checkpoint: str) -> tuple[Method, Encode]:
         model = LiftGS.from_pretrained(checkpoint, self.device)
-        return model, Phrases(model.clip())
+        return by_network(model), Phrases(model.clip())
 
     @cached_property
     def _reader(self) -> Any:

@@ -1,4 +1,7 @@
-"""The job that finetunes a network on 3D labels, or trains one from scratch on them."""
+"""The job that finetunes a network on 3D labels, or trains one from scratch on them.
+
+The labels are a source's, or, as a baseline, lifted from the pseudo-labels of photos (`item.labels`).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from liftgs.teachers.clip import build_clip
 from liftgs.teachers.configs import EmbedConfig
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
-from liftgs_platform import learning
+from liftgs_platform import learning, pretrain
 from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
 from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
@@ -74,13 +77,17 @@ def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str],
 def run(spec: Spec, job: Job) -> None:
     """See `learning.run`."""
     spec = at_ratio(spec)
-    learning.run(spec, job, Finetuning(spec), check_labels)
+    learning.run(spec, job, Finetuning(spec), _check(spec))
 
 
 def run_here(spec: Spec) -> float:
     """See `learning.run_here`."""
     spec = at_ratio(spec)
-    return learning.run_here(spec, Finetuning(spec), check_labels)
+    return learning.run_here(spec, Finetuning(spec), _check(spec))
+
+
+def _check(spec: Spec) -> learning.Check:
+    return check_labels if spec.item.labels == "human" else pretrain.check_labels
 
 
 def at_ratio(spec: Spec) -> Spec:

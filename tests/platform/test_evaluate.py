@@ -18,11 +18,14 @@ from liftgs.model.liftgs import LiftGS
 from liftgs.scene import BadInput
 from liftgs.tasks.benchmark_files import read_predictions
 from liftgs.tasks.scannet_classes import SCANNET20
+from liftgs.teachers.captions import CaptionConfig
 from liftgs_platform import evaluate
 from liftgs_platform import job as launcher
 from liftgs_platform.evaluate import CheckpointSpec, Spec, class_names, sheets_of
-from liftgs_platform.evaluate_work import Examiner, Marked, examine_here, marked
+from liftgs_platform.evaluate_work import LIFTED, Examiner, Marked, examine_here, marked
 from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.pseudolabel import Spec as LabelSpec
+from liftgs_platform.pseudolabel import run_here
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.shards import load_index
 
@@ -128,6 +131,30 @@ def test_scannets_files_of_predictions_are_written_for_its_benchmarks(inputs: Pa
     assert read.masks.shape[1] == points
     with pytest.raises(ValueError, match="scannet20"):
         spec_of(inputs, tmp_path, predictions=True)
+
+
+def test_lifted_labels_are_measured_like_a_network(tmp_path: Path) -> None:
+    """On a corpus that is labelled by the small SAM and CLIP as well."""
+    source = "procedural:apartments?scenes=1&views=2&width=128&height=128&seed=7"
+    run_here(LabelSpec(source=source, output=str(tmp_path / "corpus"), caption=CaptionConfig(captioner="none")))
+    lifted = tuple(CheckpointSpec(uri.replace(":", "-"), uri) for uri in LIFTED)
+    spec = spec_of(tmp_path, tmp_path / "run", corpora=(CorpusSpec(str(tmp_path / "corpus")),), checkpoints=lifted)
+    mixture, weights = evaluate.look(spec)
+    assert weights == {"lifted-points": "lifted:points", "lifted-instances": "lifted:instances"}
+    sheets = list(sheets_of(spec, mixture))
+    examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
+    scores = evaluate.collect(spec, sheets)
+    for network in scores.networks:
+        assert network.figures["AP25"].value > 0.1  # a network with random weights has 0
+        assert network.groups
+
+
+def test_what_cannot_be_lifted_is_said_before_anything_starts(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lifted:points, lifted:instances"):
+        CheckpointSpec("x", "lifted:voxels")
+    with pytest.raises(launcher.JobFailed, match="no pseudo-labels to lift"):
+        evaluate.run(spec_of(inputs, tmp_path / "run", checkpoints=(CheckpointSpec("x", "lifted:points"),)), JOB)
+    assert not (tmp_path / "run").exists()
 
 
 def _cloud(inputs: Path, position: int) -> Path:

@@ -93,6 +93,13 @@ def test_a_corpus_without_3d_labels_is_refused(inputs: Path, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_corpus_without_pseudo_labels_has_none_to_lift(inputs: Path, tmp_path: Path) -> None:
+    spec = replace(spec_of(inputs, tmp_path / "run"), item=LabelledItemConfig(labels="lifted", task="instances"))
+    with pytest.raises(launcher.JobFailed, match="no labels to learn from"):
+        finetune.run(spec, launcher.Job(Path("jobs/finetune.yaml")))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_ratio_of_nothing_is_refused(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ratio"):
         spec_of(inputs, tmp_path, ratio=0.0)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny_corpora
@@ -23,17 +24,21 @@ from conftest import ROOT, RayCluster
 from PIL import Image
 from run_log import learned
 
-from liftgs.model.decoder import DecoderConfig
+from liftgs.model.decoder import Decoder, DecoderConfig
 from liftgs.model.gaussians import GaussianConfig
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.unet import UNetConfig
 from liftgs.pretraining.items import ItemConfig
+from liftgs.pretraining.objective import ObjectiveConfig
+from liftgs.sample import decode_sample
 from liftgs.training.trainer import OptimConfig, TrainingDiverged
+from liftgs.training.world import World
 from liftgs_platform import checkpoints, learning, pretrain
 from liftgs_platform import job as launcher
 from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.pretrain import Pretraining, Spec, check_labels
+from liftgs_platform.reader import CorpusReader
 from liftgs_platform.spec import SpecError, identity
 from liftgs_platform.training import LoopConfig, WorkerConfig, claim, train
 
@@ -236,6 +241,37 @@ def test_both_models_are_valid_specs() -> None:
     assert base.optim == paper
     assert (paper.lr, paper.weight_decay) == (1e-4, 1e-4)
     assert base.item.image_px == 512
+
+
+@pytest.mark.parametrize(
+    ("losses", "terms"),
+    [
+        ("full", {"mask", "dice", "token", "photometric", "features"}),
+        ("ground", {"mask", "dice", "token"}),
+        ("ground_rgb", {"mask", "dice", "token", "photometric"}),
+        ("ponder", {"photometric", "features"}),
+    ],
+)
+def test_each_choice_of_losses_does_a_step(inputs: Path, losses: str, terms: set[str]) -> None:
+    chosen = launcher.specs.load(JOB, [f"losses={losses}"], Spec)
+    task = Pretraining(replace(spec_of(inputs, inputs / "none"), objective=chosen.objective))
+    sample = decode_sample(CorpusReader(str(inputs / "corpus"))[0], "sample")
+    learner = task.learner("cpu", None, World())
+    with mock.patch.object(Decoder, "forward", autospec=True, side_effect=Decoder.forward) as decoder:
+        metrics = learner.step([task.item(sample, "k", 0)] * 2)
+    assert terms <= metrics.keys()
+    assert not ({"mask", "dice", "token", "photometric", "features"} - terms) & metrics.keys()
+    assert metrics["skipped"] == 0
+    assert decoder.called == ("token" in terms)  # its cost goes with its loss
+
+
+@pytest.mark.parametrize("model", ["tiny", "base"])
+def test_all_losses_are_those_of_the_networks_recipe(model: str) -> None:
+    recipe = yaml.safe_load((JOB.parent / "model" / f"{model}.yaml").read_text()).get("objective", {})
+    objective = launcher.specs.load(JOB, [f"model={model}"], Spec).objective
+    paper = ObjectiveConfig()
+    for name in ("grounding", "photometric", "features"):
+        assert getattr(objective, name) == recipe.get(name, getattr(paper, name))
 
 
 def test_a_corpus_of_another_clip_is_refused(inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

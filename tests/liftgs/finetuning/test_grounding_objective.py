@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, make_label
 from liftgs.finetuning.objective import GroundingObjective, GroundingObjectiveConfig
 from liftgs.finetuning.panel import panel
 from liftgs.losses.grounding import GroundingConfig
+from liftgs.model.liftgs import LiftGS
+from liftgs.pretraining.items import ItemConfig, make_item
+from liftgs.pretraining.objective import Objective, ObjectiveConfig
 from liftgs.training.augment import AugmentConfig
 from liftgs.training.trainer import OptimConfig, Trainer
 
@@ -75,3 +79,19 @@ def test_one_room_is_learned_by_heart() -> None:
     picture = panel(model, item)
     assert picture.shape == (256, 3 * 256 + 2 * 4, 3)
     assert len(np.unique(picture[:, 260:516].reshape(-1, 3), axis=0)) > 20  # answers and truth are tinted
+
+
+def test_finetuning_goes_on_from_an_encoder_that_was_pretrained_alone(tmp_path: Path) -> None:
+    """As after `losses=ponder`: the U-Net has learned, the decoder is as it was made, and now all of it learns."""
+    fresh, ponder = network(), Objective(ObjectiveConfig(grounding=0))
+    view = make_item(room_sample(size=96), ItemConfig(image_px=32), 0.1, "room-000", 0, 0)
+    trainer = Trainer(network(), ponder, OptimConfig(steps=1, batch_size=1, weight_decay=0.1, warmup_steps=0))
+    trainer.step([view])
+    trainer.model.save(tmp_path)
+    start = LiftGS.from_pretrained(tmp_path).train()
+    same = {name for name, value in start.state_dict().items() if torch.equal(value, fresh.state_dict()[name])}
+    assert {name for name in fresh.state_dict() if name.startswith("decoder.blocks")} <= same
+    assert not any(name.startswith("unet") for name in same)
+    GroundingObjective()(start, [take(0, task="instances", sets=1)]).total.backward()
+    idle = {name for name, weight in start.decoder.named_parameters() if weight.grad is None or not weight.grad.any()}
+    assert not idle

@@ -13,6 +13,7 @@ from labelled_room import room_sample
 from torch import Tensor
 
 from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, majority, make_labelled_item
+from liftgs.lifting import sight
 from liftgs.sample import decode_sample
 from liftgs.scene import BadInput
 from liftgs.training.augment import AugmentConfig
@@ -112,6 +113,50 @@ def test_a_voxel_belongs_to_the_instance_of_most_of_its_points() -> None:
 def test_small_instances_are_not_asked_for() -> None:
     item = take(task="instances", sets=1, min_voxels=30, absent=0)
     assert all((item.instance == i).sum() >= 30 for i in item.questions[0].instances)
+
+
+def test_lifted_labels_ask_for_things_by_what_photos_show() -> None:
+    """`room_sample` gives each instance an embedding of its own, and exact segments."""
+    looks = sight(SAMPLE).embeds
+    for epoch in range(4):
+        words = Words()
+        item = take(epoch=epoch, words=words, labels="lifted", task="instances", augment=STILL)
+        assert not words.asked
+        assert len(item) == 2
+        for question in item.questions:
+            assert 0 < len(question.instances) == len(question.queries) <= 8
+            assert torch.equal(question.positives, torch.eye(len(question.queries)))
+            assert (question.queries @ torch.from_numpy(looks).T).max(1).values.min() > 0.99
+            fits = [best_iou(item.instance == i, truth_of(item)) for i in question.instances]
+            assert np.median(fits) > 0.8
+
+
+def truth_of(item: LabelledItem) -> Tensor:
+    assert SAMPLE.cloud.instances is not None
+    return majority(torch.from_numpy(SAMPLE.cloud.instances).long(), item.voxels.of_point, len(item.voxels))
+
+
+def best_iou(mask: Tensor, truth: Tensor) -> float:
+    pairs = [(mask & (truth == i), mask | (truth == i)) for i in truth[mask].unique()]
+    return max(float(shared.sum() / union.sum()) for shared, union in pairs)
+
+
+def test_lifted_things_that_look_alike_are_asked_for_together() -> None:
+    item = take(labels="lifted", task="instances", same_query=-1.0, sets=1, targets=5)
+    question = item.questions[0]
+    assert len(question.queries) == 1
+    assert question.positives.tolist() == [[1.0]] * 5
+
+
+def test_lifted_labels_need_pseudo_labels_and_have_no_expressions() -> None:
+    config = LabelledItemConfig(labels="lifted", task="instances")
+    members = {name: data for name, data in SAMPLE.members.items() if ".segments." not in name}
+    with pytest.raises(BadInput, match="no segments with embeddings"):
+        make_labelled_item(decode_sample(members, "x"), config, 0.1, [], Words(), "x", 0, 0)
+    unnamed = {name: data for name, data in SAMPLE.members.items() if name not in ("instances.npz", "expressions.json")}
+    assert len(make_labelled_item(decode_sample(unnamed, "x"), config, 0.1, [], Words(), "x", 0, 0))
+    with pytest.raises(ValueError, match="task=instances"):
+        LabelledItemConfig(labels="lifted")
 
 
 def test_a_sample_without_labels_or_without_an_answer_is_bad_input() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from labelled_room import room_sample
 
 from liftgs.geometry import project
-from liftgs.pretraining.items import Item, ItemConfig, make_item, share_queries
+from liftgs.pretraining.items import Item, ItemConfig, make_item
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs.training.augment import AugmentConfig, Change
@@ -102,14 +101,3 @@ def test_colours_of_cloud_and_photos_change_alike(sample: Sample) -> None:
 def test_an_unlabelled_sample_is_refused() -> None:
     with pytest.raises(BadInput, match="label the corpus first"):
         make_item(room_sample(labelled=False), ItemConfig(), 0.05, "k", 0, 0)
-
-
-def test_close_embeddings_share_a_query() -> None:
-    a, b = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0])
-    near_a = torch.tensor([math.cos(0.1), 0, math.sin(0.1)])
-    queries, positives = share_queries(torch.stack((a, b, near_a)), 0.95)
-    torch.testing.assert_close(queries, torch.stack((a, b)))
-    torch.testing.assert_close(positives, torch.tensor([[1.0, 0], [0, 1], [1, 0]]))
-    queries, positives = share_queries(torch.stack((a, b, near_a)), 1.0)
-    torch.testing.assert_close(positives, torch.eye(3))
-    assert share_queries(torch.zeros(0, 3), 0.9)[1].shape == (0, 0)

@@ -112,6 +112,8 @@ def test_a_view_without_segments_teaches_no_match_and_colours(item: Item) -> Non
     alone = Objective()(network(), [Item("k", item.voxels, (nothing,))])
     assert torch.isfinite(alone.total)
     assert "mask" not in alone.terms
+    ground = Objective(ObjectiveConfig(photometric=0, features=0))(network(), [Item("k", item.voxels, (nothing,))])
+    assert ground.terms.keys() == {"token"}  # and nothing is rendered
 
 
 def test_every_parameter_learns(item: Item) -> None:
