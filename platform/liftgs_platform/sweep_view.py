@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from rich.live import Live
 from rich.table import Table
 
 from liftgs_platform import storage
-from liftgs_platform.job import JobFailed
 from liftgs_platform.progress import clock
 from liftgs_platform.stage_pool import Progress
 from liftgs_platform.stages import KINDS, Stage, Store
@@ -77,8 +75,10 @@ class View:
             self._show()
         if self._fresh and now - self._reported > _REPORT_EVERY_S:
             self._fresh, self._reported = False, now
-            with contextlib.suppress(JobFailed):
+            try:
                 self._report()
+            except Exception as fault:  # hours of stages do not depend on a page; in the end it is written again
+                self._say(f"no report this time: {type(fault).__name__}: {fault}")
 
     def _note(self, one: Progress, now: float) -> None:
         self._states[one.stage.hash] = one
