@@ -157,7 +157,7 @@ class Folder:
             raise BadInput(self.uri_of(relative), "the file is missing") from None
 
     def _refused(self, uri: str, verb: str, fault: PermissionError) -> Exception:
-        """A file's own permissions are its fault. A store refuses whoever lacks (valid) credentials, all files alike."""
+        """A file's own permissions are its fault; a store refuses all files to whoever lacks valid credentials."""
         if isinstance(self._fs, LocalFileSystem):
             return BadInput(uri, f"no permission to {verb} it ({fault})")
         return PermissionError(f"{uri}: no permission to {verb} it ({fault}); check or renew the credentials")

@@ -111,7 +111,7 @@ def test_a_full_disk_ends_the_run_and_more_room_finishes_it(ray_driver: RayClust
 
 @dataclass(frozen=True)
 class BuildHungry:
-    """Segments as `tiny.BuildPatches` does; but once, at some process' fifth frame, it takes 512 MB that it may not have.
+    """Segments as `tiny.BuildPatches` does; but once, at a process' fifth frame, it takes 512 MB that it may not have.
 
     `cgroup`: whose limit it exceeds, so that the kernel kills it; "" = a limit of its own, so that it is told.
     """
