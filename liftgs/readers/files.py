@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from liftgs.scene import BadInput
 
@@ -43,7 +44,7 @@ class Folder:
         """Names directly in the folder (or in one below), sorted, with whether each is a folder.
 
         Raises:
-            BadInput: no such folder, or no permission to list it.
+            BadInput: no such folder, or, on a disk, no permission to list it.
         """
         path = self._path(relative) if relative else self._root
         uri = self.uri_of(relative) if relative else self.uri
@@ -52,7 +53,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             raise BadInput(uri, "there is no such folder") from None
         except PermissionError as fault:
-            raise BadInput(uri, f"no permission to list it ({fault})") from None
+            raise self._refused(uri, "list", fault) from None
         found = {}
         for entry in listing:
             entry_path = entry["name"].rstrip("/")
@@ -78,7 +79,7 @@ class Folder:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BadInput(uri, "the file is missing") from None
         except PermissionError as fault:
-            raise BadInput(uri, f"no permission to read it ({fault})") from None
+            raise self._refused(uri, "read", fault) from None
         if not data:
             raise BadInput(uri, "the file is empty (0 bytes)")
         return bytes(data)
@@ -154,6 +155,12 @@ class Folder:
             return self._fs.open(self._path(relative), "rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BadInput(self.uri_of(relative), "the file is missing") from None
+
+    def _refused(self, uri: str, verb: str, fault: PermissionError) -> Exception:
+        """A file's own permissions are its fault; a store refuses all files to whoever lacks valid credentials."""
+        if isinstance(self._fs, LocalFileSystem):
+            return BadInput(uri, f"no permission to {verb} it ({fault})")
+        return PermissionError(f"{uri}: no permission to {verb} it ({fault}); check or renew the credentials")
 
     def _path(self, relative: str) -> str:
         return f"{self._root.rstrip('/')}/{relative}"

@@ -17,12 +17,12 @@ from liftgs.procedural import KINDS
 from liftgs.scene import BadInput
 from liftgs.tasks.evaluation import ExamConfig
 from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200, BenchmarkClasses
+from liftgs_platform import preflight, storage
 from liftgs_platform import spec as specs
-from liftgs_platform import storage
 from liftgs_platform.evaluate_scores import Scores, score
 from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, examine_here, labelling_clip, lifted_way, marked
 from liftgs_platform.job import Job, JobFailed
-from liftgs_platform.learning import check_manifests
+from liftgs_platform.learning import check_manifests, uris
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.progress import clock
 from liftgs_platform.report import evaluation as page
@@ -152,6 +152,8 @@ def run(spec: Spec, job: Job) -> None:
         return
     sheets, missing = _open(spec)
     job.connect()
+    networks = [checkpoint.uri for checkpoint in spec.checkpoints]
+    preflight.require(preflight.nodes([spec.output, *networks, *uris(spec.corpora), spec.label_table]))
     folder = job.record(spec)
     seconds = examine_on_ray(_examiner(spec), missing, spec.pool)
     scores, facts = _close(spec, sheets, seconds)
@@ -175,6 +177,7 @@ def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
     mixture, weights = look(spec)
     sheets = list(sheets_of(spec, mixture))
     there = marked(spec.output)
+    preflight.require([preflight.writable(spec.output)])
     claim(spec.output, identity(spec, mixture, weights))
     return sheets, [sheet for sheet in sheets if sheet.path not in there]
 
@@ -214,7 +217,7 @@ def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:
 def forecast(spec: Spec) -> str:
     """What `run` would do."""
     lines = {
-        "output": spec.output,
+        "output": f"{spec.output}: {preflight.writable(spec.output).text}",
         "networks": ", ".join(f"{one.name} ({one.uri})" for one in spec.checkpoints),
         "classes": f"{len(class_names(spec.classes))}",
     }

@@ -37,6 +37,8 @@ def describe(fault: BaseException, uri: str) -> tuple[str, str, str]:
         where, error = uri, str(fault)  # its own uri is the model's
     elif isinstance(fault, BadInput):
         where, error = fault.uri, fault.reason
+    elif isinstance(fault, MemoryError):
+        where, error = uri, f"no memory is left ({fault}); give its pool fewer actors, or larger nodes"
     else:
         where, error = uri, f"{type(fault).__name__}: {fault}".removesuffix(": ")
     return where, _ADDRESS.sub("0x...", error), _ADDRESS.sub("0x...", _trace(fault))

@@ -114,6 +114,10 @@ def connect() -> None:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": "platform"}}
     try:
         ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **options)
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise JobFailed(f"{' '.join(str(error).split())}; use the cluster's versions of Ray and Python here") from None
     except ConnectionError:
         if "RAY_ADDRESS" in os.environ:
             raise JobFailed(f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}") from None

@@ -16,7 +16,7 @@ from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.sample import Sample, decode_sample
 from liftgs.scene import BadInput
 from liftgs.training.trainer import OptimConfig, TrainingDiverged
-from liftgs_platform import checkpoints, storage
+from liftgs_platform import checkpoints, preflight, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.forecast import of_training
@@ -162,8 +162,11 @@ def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
     if spec.dry_run:
         print(forecast(spec, suits))
         return
-    claim(spec.output, identity(spec, open_corpora(spec, suits)))
+    mixture = open_corpora(spec, suits)
+    preflight.require([preflight.writable(spec.output)])
+    claim(spec.output, identity(spec, mixture))
     job.connect()
+    preflight.require([*preflight.nodes([spec.output, spec.model.start, *uris(spec.corpora)]), room_for(spec)])
     folder = job.record(spec)
     from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray
 
@@ -212,6 +215,20 @@ def result(output: str, end: Cursor) -> dict[str, Any]:
         "stopped_at": end.step,
         "last": rows[-1] if rows else {},
     }
+
+
+def uris(corpora: Sequence[CorpusSpec]) -> list[str]:
+    """Where they are."""
+    return [corpus.uri for corpus in corpora]
+
+
+def room_for(spec: TrainingSpec) -> preflight.Finding:
+    """Whether the nodes have memory for the workers that start: the network, its gradients and Adam's two moments in
+    float32 (on a CPU), the samples kept, and a gigabyte for the rest."""
+    network = 0 if spec.worker.gpus else 16 * _parameters(spec)
+    needed = spec.worker.least * (1e9 + network + spec.loop.cache_mb * 2**20)
+    advice = "set fewer worker.least or less loop.cache_mb, or give the cluster more"
+    return preflight.room("memory", needed, preflight.node_bytes("memory"), advice)
 
 
 def model_config(model: ModelSpec) -> LiftGSConfig:
@@ -280,7 +297,8 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
     except BadInput as fault:
         raise JobFailed(str(fault)) from fault
     step, end = cursor.step, optim.cooling.end(cursor.cool_from) if optim.cooling else optim.steps
-    lines = {"output": spec.output}
+    written = preflight.writable(spec.output)
+    lines = {"output": f"{spec.output}: {written.text}"}
     try:
         mixture = open_corpora(spec, suits)
         lines |= {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from liftgs_platform.shards import ShardIndex
 
 FORMAT = "liftgs-corpus/1"
 MANIFEST, QUARANTINE, CARD = "manifest.json", "quarantine.jsonl", "README.md"
+REBUILD = "submit the job again to rebuild it"
 
 
 class View(NamedTuple):
@@ -116,8 +117,12 @@ def is_current(corpus: str, plans: Sequence[Plan]) -> bool:
     return [plan["sha256"] for plan in listed] == [plan.sha256 for plan in plans]
 
 
-def read_manifest(corpus: str) -> dict[str, Any]:
+def read_manifest(corpus: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
     """The manifest.
+
+    Args:
+        corpus: its URI.
+        object_hook: gets each object in it, innermost first, and gives what stands in its place, as for `json.loads`.
 
     Raises:
         FileNotFoundError: there is no corpus, or its job has not finished.
@@ -125,13 +130,13 @@ def read_manifest(corpus: str) -> dict[str, Any]:
     """
     uri = storage.join(corpus, MANIFEST)
     try:
-        manifest = json.loads(storage.read_bytes(uri))
+        manifest = json.loads(storage.read_bytes(uri), object_hook=object_hook)
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']!r}, not {FORMAT!r}")
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no such file; is it a corpus, and has its job finished?") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(uri, f"not a manifest ({error!r}); submit the job again to rebuild it") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise BadInput(uri, f"not a manifest ({error!r}); {REBUILD}") from error
     return dict(manifest)
 
 
@@ -146,7 +151,7 @@ def read_quarantine(corpus: str) -> list[QuarantineRow]:
     try:
         return [json.loads(line) for line in storage.read_bytes(uri).splitlines()]
     except ValueError as error:
-        raise BadInput(uri, f"not JSON lines ({error}); submit the job again to rebuild it") from error
+        raise BadInput(uri, f"not JSON lines ({error}); {REBUILD}") from error
 
 
 def views_of(shard: PlannedShard) -> list[View]:

@@ -11,9 +11,11 @@ import hashlib
 import math
 import re
 import threading
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, compress
 
 import numpy as np
 
@@ -122,7 +124,7 @@ def apportion(weights: Sequence[float], total: int) -> list[int]:
 def _permutation(size: int, key: Sequence[int]) -> np.ndarray:
     """NumPy promises these raw numbers for all its versions, which it does not of `Generator.permutation`."""
     raw = np.random.PCG64(np.random.SeedSequence(list(key))).random_raw(size)
-    return np.argsort(raw, kind="stable")
+    return np.argsort(raw, kind="stable").astype(np.uint32 if size < 2**32 else np.int64)
 
 
 class Mixture:
@@ -193,10 +195,11 @@ def share_of(reader: CorpusReader, spec: CorpusSpec) -> Sequence[int]:
     """Positions of the samples of a corpus that are used, in order; whole scenes, at least one."""
     if spec.share == 1:
         return range(len(reader))
-    scenes = [scene_of(key) for key in reader.keys]
-    ranked = sorted(set(scenes), key=lambda scene: hashlib.sha256(f"{spec.share_seed}:{scene}".encode()).digest())
-    used = set(ranked[: math.ceil(spec.share * len(ranked) - 1e-9)])
-    return [position for position, scene in enumerate(scenes) if scene in used]
+    numbers: dict[str, int] = {}
+    scenes = np.fromiter((numbers.setdefault(scene_of(key), len(numbers)) for key in reader.keys), np.int32)
+    ranked = sorted(numbers, key=lambda scene: hashlib.sha256(f"{spec.share_seed}:{scene}".encode()).digest())
+    used = [numbers[scene] for scene in ranked[: math.ceil(spec.share * len(ranked) - 1e-9)]]
+    return array("q", np.flatnonzero(np.isin(scenes, used)).tobytes())
 
 
 def scene_of(key: str) -> str:
@@ -205,8 +208,29 @@ def scene_of(key: str) -> str:
 
 
 def content_hash(reader: CorpusReader, kept: Sequence[int] | None = None) -> str:
-    """What is in a corpus and in which order, wherever it lies; and which of its samples are used, if not all."""
-    content: list[object] = [row["sha256"] for row in reader.manifest["shards"]]
+    """What is in a corpus and in which order, wherever it lies; and which of its samples are used, if not all.
+
+    The hash of a list in JSON: the shards' hashes and, where not all is used, the list of keys. It is never held whole.
+    """
+    shards = reader.contents.sha256
+    items: Iterable[Iterable[bytes]] = ([canonical_json(row.tobytes().hex()).rstrip()] for row in shards)
     if kept is not None and len(kept) < len(reader):
-        content.append([reader.keys[position] for position in kept])
-    return hashlib.sha256(canonical_json(content)).hexdigest()
+        used = np.zeros(len(reader), bool)
+        used[np.asarray(kept)] = True
+        keys = ([canonical_json(key).rstrip()] for key in compress(reader.keys, used))
+        items = chain(items, [_json_list(keys)])
+    digest = hashlib.sha256()
+    for piece in _json_list(items):
+        digest.update(piece)
+    digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _json_list(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """A list in JSON, in pieces, of items in pieces."""
+    separator = b"["
+    for item in items:
+        yield separator
+        yield from item
+        separator = b","
+    yield b"]" if separator == b"," else b"[]"

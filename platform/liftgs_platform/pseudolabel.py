@@ -14,11 +14,11 @@ from typing import Any
 from liftgs.annotations import expressions_by_scene
 from liftgs.chunks import ChunkingConfig
 from liftgs.geometry import CloudConfig
-from liftgs.readers import ReaderOptions
+from liftgs.readers import ReaderOptions, open_scene
 from liftgs.scene import BadInput
 from liftgs.teachers.captions import CaptionConfig
 from liftgs.teachers.configs import EmbedConfig, SegmentConfig
-from liftgs_platform import manifest, shards, storage
+from liftgs_platform import manifest, preflight, shards, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.forecast import of_labelling
 from liftgs_platform.job import Job, JobFailed
@@ -34,6 +34,12 @@ from liftgs_platform.spec import WHERE_ONLY
 
 #: This many frames may always be lost: rates mean nothing for a handful.
 FEW_FRAMES = 20
+
+#: What an actor takes beside its models, and what a photo's pixel takes in the object store, about: bytes.
+_ACTOR_BYTES, _PIXEL_BYTES = 600e6, 3
+
+#: Shards in the object store for each actor: one at work, one waiting, one done.
+_SHARDS_PER_ACTOR = 3
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ def run(spec: Spec, job: Job) -> None:
     if spec.dry_run:
         print(forecast(spec, plans, todo))
         return
+    preflight.require(checks(spec, todo))
     begun_by = plans[0].provenance["code_revision"]
     if begun_by != code_revision():
         print(f"note: this corpus was begun by code {begun_by}; what is missing is made by {code_revision()}")
@@ -178,6 +185,7 @@ def run(spec: Spec, job: Job) -> None:
 def work(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard], job: Job, run_folder: str) -> None:
     """Label shards on Ray, and note how fast it went."""
     job.connect()
+    preflight.require([*preflight.nodes([spec.source, spec.output, *weights(spec)]), *room_for(spec, todo)])
     started = monotonic()
     state, tallies, frames_per_s = label(spec, plans, todo, factories(spec, plans))
     seconds = monotonic() - started
@@ -232,7 +240,7 @@ def open_plans(spec: Spec) -> list[Plan]:
             plan = planner(spec).first(spec.source)
             check_annotations(spec.annotations, {chunk.scene for shard in plan.shards for chunk in shard.chunks})
             return [plan]
-    except ValueError as fault:  # BadInput is one
+    except (ValueError, OSError) as fault:  # BadInput is one of the first, StorageError of the second
         raise JobFailed(f"nothing can be planned: {fault}") from fault
     differences = specs.differences(plans[0].spec, specs.identity(spec))
     if differences:
@@ -267,6 +275,36 @@ def planner(spec: Spec) -> Planner:
         },
     }
     return Planner(spec.reader, spec.chunking, spec.chunks_per_shard, specs.identity(spec), provenance)
+
+
+def checks(spec: Spec, todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
+    """What can be known before a cluster is there."""
+    findings = [preflight.writable(spec.output), preflight.present("weights", weights(spec))]
+    if todo and not spec.source.startswith("procedural:"):
+        chunk = todo[0].chunks[0]
+        read = preflight.readable("source", lambda: open_scene(chunk.scene_uri, spec.reader).load(chunk.frame_ids[0]))
+        findings.append(read)
+    return findings
+
+
+def weights(spec: Spec) -> list[str]:
+    """Files that the teachers need; or names, or URLs, of what is fetched where it is needed."""
+    return [spec.segment.checkpoint, spec.embed.pretrained, spec.caption.vocabulary] if spec.pseudo_labels else []
+
+
+def room_for(spec: Spec, todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
+    """Whether the nodes have memory for the processes, and the object store for the shards between them."""
+    import ray  # noqa: PLC0415
+
+    actors = sum(pool.min for pool in build_pools(spec, factories(spec, []), ray.cluster_resources()))
+    shard = max((frames_of([shard]) for shard in todo), default=0) * spec.photo_long_side_px**2 * _PIXEL_BYTES
+    advice = "give scale.pools fewer actors, or the cluster more"
+    return [
+        preflight.room("memory", actors * _ACTOR_BYTES, preflight.node_bytes("memory"), advice),
+        preflight.room(
+            "objects", actors * _SHARDS_PER_ACTOR * shard, preflight.node_bytes("object_store_memory"), advice
+        ),
+    ]
 
 
 def missing_shards(spec: Spec, plans: Sequence[Plan]) -> list[PlannedShard]:
@@ -428,14 +466,6 @@ def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) ->
     planned = [shard for plan in plans for shard in plan.shards]
     chunks = [chunk for shard in planned for chunk in shard.chunks]
     frames = frames_of(todo)
-    done = list(committed(spec.output, set(shards.committed_indices(spec.output)[:64])))
-    stored = sum(index.counts["views"] for index in done)
-    size_mb = frames * sum(i.tar_size for i in done) / stored / 1e6 if stored else 0.0
-    rate = last_rate(spec.output)
-    time = {"time": "unknown as yet"}
-    if rate and todo:
-        job = LabellingModel(len(todo), frames / len(todo) / rate, size_mb / len(todo))
-        time = of_labelling(job, spec.nodes) | {"speed": f"{rate:.2f} frames/s a node, as in the last run"}
     lost = sum(len(plan.quarantine) for plan in plans)
     lines = {
         "source": spec.source,
@@ -446,14 +476,28 @@ def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) ->
         "frames": str(frames_of(planned)),
         "shards": f"{len(planned)}, of which {len(planned) - len(todo)} are committed",
         "to do": f"{len(todo)} shards, {frames} frames",
-        "size": f"about {size_mb:,.1f} MB" if stored else "unknown as yet",
-        **time,
+        **outlook(spec, todo),
+        **{finding.what: finding.text for finding in checks(spec, todo)},
         "pools": ", ".join(
             f"{name} x {pool.min}" + ("" if pool.max == pool.min else f"..{pool.max or 'as many as fit'}")
             for name, pool in spec.scale.layout.items()
         ),
     }
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"
+
+
+def outlook(spec: Spec, todo: Sequence[PlannedShard]) -> dict[str, str]:
+    """How much it will be, how long it will take and what it will cost, as far as earlier runs tell."""
+    frames = frames_of(todo)
+    done = list(committed(spec.output, set(shards.committed_indices(spec.output)[:64])))
+    stored = sum(index.counts["views"] for index in done)
+    size_mb = frames * sum(i.tar_size for i in done) / stored / 1e6 if stored else 0.0
+    rate = last_rate(spec.output)
+    time = {"time": "unknown as yet"}
+    if rate and todo:
+        job = LabellingModel(len(todo), frames / len(todo) / rate, size_mb / len(todo))
+        time = of_labelling(job, spec.nodes) | {"speed": f"{rate:.2f} frames/s a node, as in the last run"}
+    return {"size": f"about {size_mb:,.1f} MB" if stored else "unknown as yet", **time}
 
 
 def last_rate(corpus: str) -> float | None:

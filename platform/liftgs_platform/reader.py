@@ -2,62 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from liftgs.scene import BadInput
 from liftgs_platform import storage
-from liftgs_platform.manifest import read_manifest
+from liftgs_platform.contents import Contents, PackedIndex, read_contents
 from liftgs_platform.shards import ShardIndex, index_uri, load_index, load_indices, tar_uri
 from liftgs_platform.tars import Span
 
 #: Members this close in the tar are fetched by one read: on an object store a request costs more than these bytes.
 _GAP_BYTES = {True: 4096, False: 256 * 1024}  # by whether the storage is the local disk
 
-#: Shard indexes kept in memory; one takes some tens of kB.
-_CACHED_INDEXES = 4096
+#: Samples of which a reader remembers where their members lie; with twenty members, one takes about 600 bytes.
+_REMEMBERED_SAMPLES = 1 << 17
 
 
 class CorpusReader:
     """The samples of a finished corpus, in the order of its shards, each as its members' bytes.
 
-    `reader[i]` costs one ranged read, whatever the size of the shard. Every member is checked against its CRC-32 as it
-    is read. Safe in threads and forks: it holds no open file. It pickles small, for workers, with its manifest, so that
+    `reader[i]` costs one ranged read, whatever the size of the shard, and the read of the shard's index where that is
+    not remembered. Every member is checked against its CRC-32 as it is read. Memory is bounded, but for 50 bytes per
+    shard. Safe in threads and forks: it holds no open file. It pickles small, for workers, with its manifest, so that
     all see the same corpus though a retry adds to it meanwhile.
 
     Attributes:
         corpus: its URI.
-        manifest: content of manifest.json.
+        contents: what its manifest lists.
 
     Raises:
         FileNotFoundError: there is no corpus, or its job has not finished.
         BadInput: the manifest is damaged.
     """
 
-    def __init__(self, corpus: str, manifest: dict[str, Any] | None = None):
-        """Open a corpus; `manifest` spares reading it again."""
+    def __init__(self, corpus: str, contents: Contents | None = None):
+        """Open a corpus; `contents` spares reading its manifest again."""
         self.corpus = storage.absolute(corpus)
-        self.manifest = manifest if manifest is not None else read_manifest(corpus)
-        self._shards = [row for row in self.manifest["shards"] if row["counts"]["samples"]]
-        self._ends = list(accumulate(row["counts"]["samples"] for row in self._shards))
+        self.contents = contents if contents is not None else read_contents(corpus)
         self._gap = _GAP_BYTES[storage.local_path(self.corpus) is not None]
-        self._index = lru_cache(_CACHED_INDEXES)(self._load_index)
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        shards = max(1, _REMEMBERED_SAMPLES * len(self.contents.shards) // max(1, len(self)))
+        self._index = lru_cache(shards)(self._load_index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CorpusReader, (self.corpus, self.manifest)
+        return CorpusReader, (self.corpus, self.contents)
 
     def __len__(self) -> int:
         """Number of samples."""
-        return self._ends[-1] if self._ends else 0
+        return int(self.contents.ends[-1]) if len(self.contents.ends) else 0
 
     def __getitem__(self, i: int) -> dict[str, bytes]:
         """All members of sample `i`."""
-        index, key = self._locate(i)
-        return self._read(index, key, index.samples[key])
+        shard, place = self._locate(i)
+        index = self._index(shard)
+        return self._read(shard, index.keys[place], index.spans(place))
 
     def __iter__(self) -> Iterator[dict[str, bytes]]:
         """All samples, shard by shard."""
@@ -65,57 +69,77 @@ class CorpusReader:
 
     def key(self, i: int) -> str:
         """The WebDataset key of sample `i`."""
-        return self._locate(i)[1]
+        shard, place = self._locate(i)
+        return self._index(shard).keys[place]
 
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """All keys, in order. Reads the index of every shard, once."""
-        rows = {row["shard"]: row for row in self._shards}
-        loaded = load_indices(self.corpus, rows)
-        return tuple(key for index in loaded for key in self._checked(index, rows[index.index]).samples)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {key: i for i, key in enumerate(self.keys)}
+    @property
+    def keys(self) -> Sequence[str]:
+        """All keys, in order; never held together. Going through them reads the index of every shard."""
+        return _Keys(self)
 
     def read(self, key: str, members: Collection[str] | None = None) -> dict[str, bytes]:
-        """Members of one sample, all or those named.
+        """Members of one sample, all or those named. The first call goes through all keys.
 
         Raises:
             KeyError: no such sample, or no such member in it.
             BadInput: the tar is not what was committed: overwritten, truncated or damaged.
             FileNotFoundError: it is gone.
         """
-        if key not in self._positions:
-            raise KeyError(f"{self.corpus} holds no sample {key!r}")
-        index, _ = self._locate(self._positions[key])
-        spans = index.samples[key]
+        shard, place = self._locate(self.position(key))
+        spans = self._index(shard).spans(place)
         if members is not None:
             unknown = set(members) - spans.keys()
             if unknown:
                 raise KeyError(f"{self.corpus}#{key} has no member {sorted(unknown)[0]!r}, only {sorted(spans)}")
             spans = {name: spans[name] for name in spans if name in members}
-        return self._read(index, key, spans)
+        return self._read(shard, key, spans)
 
-    def _locate(self, i: int) -> tuple[ShardIndex, str]:
+    def position(self, key: str) -> int:
+        """Which sample has a key. The first call goes through all keys.
+
+        Raises:
+            KeyError: none has.
+        """
+        hashes, positions = self._by_hash
+        low, high = (np.searchsorted(hashes, _hash(key), side) for side in ("left", "right"))
+        for position in positions[low:high].tolist():
+            if self.key(position) == key:
+                return int(position)
+        raise KeyError(f"{self.corpus} holds no sample {key!r}")
+
+    @cached_property
+    def _by_hash(self) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Hashes of all keys, ascending, and whose they are."""
+        hashes = np.fromiter(map(_hash, self.keys), np.int64, len(self))
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        """Which row of the manifest, and which sample of that shard."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)} in {self.corpus}")
         i %= len(self)
-        place = bisect_right(self._ends, i)
-        index = self._index(place)
-        return index, list(index.samples)[i - self._ends[place]]  # the difference counts from the shard's end
+        row = int(np.searchsorted(self.contents.ends, i, "right"))
+        return row, i - int(self.contents.ends[row] - self.contents.samples[row])
 
-    def _load_index(self, place: int) -> ShardIndex:
-        row = self._shards[place]
-        return self._checked(load_index(self.corpus, row["shard"]), row)
+    def _load_index(self, row: int) -> PackedIndex:
+        return PackedIndex(self._checked(row, load_index(self.corpus, int(self.contents.shards[row]))), self._names)
 
-    def _checked(self, index: ShardIndex, row: Mapping[str, Any]) -> ShardIndex:
-        if index.tar_sha256 != row["sha256"] or len(index.samples) != row["counts"]["samples"]:
+    def _checked(self, row: int, index: ShardIndex) -> ShardIndex:
+        contents = self.contents
+        if index.tar_sha256 != contents.sha256[row].tobytes().hex() or len(index.samples) != contents.samples[row]:
             raise BadInput(index_uri(self.corpus, index.index), "is not the commit that manifest.json lists")
         return index
 
-    def _read(self, index: ShardIndex, key: str, spans: Mapping[str, Span]) -> dict[str, bytes]:
-        uri = tar_uri(self.corpus, index.index)
+    def indices(self) -> Iterator[ShardIndex]:
+        """The indexes of all shards that hold samples, in order; a few are read side by side, and none is kept."""
+        rows = np.flatnonzero(self.contents.samples)
+        loaded = load_indices(self.corpus, self.contents.shards[rows].tolist())
+        for row, index in zip(rows.tolist(), loaded, strict=True):
+            yield self._checked(row, index)
+
+    def _read(self, row: int, key: str, spans: Mapping[str, Span]) -> dict[str, bytes]:
+        uri = tar_uri(self.corpus, int(self.contents.shards[row]))
         found: dict[str, bytes] = {}
         for start, size, group in _merge(spans, self._gap):
             data = storage.read_bytes(uri, start, size)
@@ -129,6 +153,28 @@ class CorpusReader:
                     )
                 found[name] = member
         return found
+
+
+class _Keys(Sequence[str]):
+    """See `CorpusReader.keys`."""
+
+    def __init__(self, reader: CorpusReader):
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._reader.key(i)
+
+    def __iter__(self) -> Iterator[str]:
+        for index in self._reader.indices():
+            yield from index.samples
+
+
+def _hash(key: str) -> int:
+    """63 bits, so never negative."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _merge(spans: Mapping[str, Span], gap: int) -> Iterator[tuple[int, int, list[str]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import random
 import re
@@ -25,12 +26,25 @@ import fsspec
 Bytes = bytes | bytearray | memoryview
 T = TypeVar("T")
 
-#: Pauses between the attempts at one operation on an object store, seconds; each is drawn from [half, whole].
-RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+#: Pauses between the attempts at one operation on an object store, seconds; each is drawn from [half, whole]. With the
+#: attempts themselves they outlast a gateway that is away for a minute.
+RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, *[16.0] * 6)
+
+#: Before pauses of so many seconds it is said why there is one.
+_TOLD_FROM_S = 4.0
 
 #: Name pattern of what a killed local writer may leave behind. Never read by anything; `gc` removes it.
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 
+#: What a store's answer means for whoever reads it, by its code.
+_REMEDIES = {
+    "ExpiredToken": "renew the credentials where the job and its workers find them, and submit it again",
+    "InvalidAccessKeyId": "see that AWS_ACCESS_KEY_ID is one of this store",
+    "SignatureDoesNotMatch": "see that AWS_SECRET_ACCESS_KEY belongs to AWS_ACCESS_KEY_ID",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+}
+
+_LOG = logging.getLogger(__name__)
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _USER = r"[^/:@\s]+:[^@\s]*@"  # key:secret@; a secret may hold slashes
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -275,10 +289,12 @@ def _do(verb: str, uri: str, operation: Callable[[_Store, str], T]) -> T:
         try:
             return operation(store, path)
         except Exception as error:
+            explained = _explain(verb, uri, error, attempt)
             if pause_s is not None and _may_pass(error):
+                if pause_s >= _TOLD_FROM_S:
+                    _LOG.warning("%s; trying again", explained)
                 time.sleep(pause_s * random.uniform(0.5, 1.0))
                 continue
-            explained = _explain(verb, uri, error, attempt)
         # Outside the handler and without a cause: its text could hold what we blanked out, and tracebacks are stored.
         raise explained from None
     raise AssertionError("unreachable")
@@ -297,6 +313,8 @@ def _explain(verb: str, uri: str, error: Exception, attempts: int) -> Exception:
         )
     if type(error).__name__ == "NoCredentialsError":
         cause = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    elif _code(error) in _REMEDIES:
+        cause = f"{cause.rstrip('.')}; {_REMEDIES[_code(error)]}"
     tried = f" after {attempts} attempts" if attempts > 1 else ""
     return StorageError(f"cannot {verb} {uri}{tried}: {cause}")
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from liftgs_platform import evaluate, finetune, job, pretrain, pseudolabel
 from liftgs_platform import spec as specs
@@ -18,6 +18,9 @@ from liftgs_platform.sweep_results import COMPUTE, SCRATCH
 
 #: What a network is called in the evaluation of a stage, which has only one.
 NETWORK = "network"
+
+#: What makes the finetuning job learn from lifted pseudo-labels.
+LIFTED = ("item.labels=lifted", "item.task=instances")
 
 _MODULES: Mapping[str, Any] = {
     "pseudolabel": pseudolabel,
@@ -56,13 +59,16 @@ class MixSpec:
     Attributes:
         corpora: to pretrain on: name -> weight. None: from scratch, or from `checkpoint`.
         checkpoint: a network that is there already, instead of pretraining: "tiny", a run, a folder.
-        pretrain: overrides for the pretraining job, beside the sweep's own.
+        by: what learns from the corpora: "rendering" is the pretraining job; "lifting", a baseline, is the finetuning
+            job on their pseudo-labels, lifted to 3D.
+        pretrain: overrides for that job; with "rendering" beside the sweep's own.
         finetune: overrides for the finetuning job.
         zero_shot: also evaluate before finetuning.
     """
 
     corpora: dict[str, float] = field(default_factory=dict)
     checkpoint: str = ""
+    by: Literal["rendering", "lifting"] = "rendering"
     pretrain: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
     zero_shot: bool = True
@@ -167,8 +173,10 @@ class CellPlan:
 
     @property
     def finetuning(self) -> Stage | None:
-        """None for zero-shot."""
-        return next((stage for stage in self.stages if stage.kind == "finetune"), None)
+        """What made the network that is evaluated; None for zero-shot."""
+        return (
+            next((stage for stage in reversed(self.stages) if stage.kind == "finetune"), None) if self.ratio else None
+        )
 
 
 def plan(spec: PlanSpec, jobs: Path) -> list[CellPlan]:
@@ -232,8 +240,8 @@ class _Planner:
             return None
         corpora = {key: self._corpus(self.spec.corpora[key], pseudo=True) for key in mix.corpora}
         weighted = tuple(replace(corpora[key][0], weight=weight) for key, weight in mix.corpora.items())
-        training = self._load("pretrain", (*self.spec.pretrain, *mix.pretrain))
-        stage = Stage("pretrain", f"pretrain {name}, seed {seed}", replace(training, corpora=weighted, seed=seed))
+        training = self._pretraining(mix)
+        stage = Stage(training.job, f"pretrain {name}, seed {seed}", replace(training, corpora=weighted, seed=seed))
         return _Start(stage.reference, (*self._made(list(corpora.values())), stage))
 
     def _finetune(
@@ -257,7 +265,13 @@ class _Planner:
         return Stage("finetune", title, tuning)
 
     def _pretraining_steps(self, mix: MixSpec) -> int:
-        return int(self._load("pretrain", (*self.spec.pretrain, *mix.pretrain)).optim.steps) if mix.corpora else 0
+        return int(self._pretraining(mix).optim.steps) if mix.corpora else 0
+
+    def _pretraining(self, mix: MixSpec) -> Any:
+        if mix.by == "rendering":
+            return self._load("pretrain", (*self.spec.pretrain, *mix.pretrain))
+        lifted = self._load("finetune", (*LIFTED, *mix.pretrain))
+        return replace(lifted, model=replace(lifted.model, start=""))
 
     def _corpus(self, source: SourceSpec, pseudo: bool) -> tuple[CorpusSpec, Stage | None]:
         """A corpus as jobs take it, and the stage that makes it, if one does."""

@@ -341,8 +341,12 @@ def test_a_teacher_that_cannot_be_built_is_told_in_one_line(
 ) -> None:
     source = tiny.write_scenes(tmp_path / "scans", 1)
     spec = spec_of(source, tmp_path / "corpus")
-    spec = replace(spec, segment=replace(spec.segment, checkpoint=str(tmp_path / "sam.pth")))
-    with pytest.raises(JobFailed, match=r"stage segment, .*sam.pth: no such checkpoint file"):
+    weights = tmp_path / "sam.pth"
+    spec = replace(spec, segment=replace(spec.segment, checkpoint=str(weights)))
+    with pytest.raises(JobFailed, match=rf"nothing was begun, since files: no node has {weights}; mend the spec"):
+        label(spec)
+    weights.write_bytes(b"no weights")
+    with pytest.raises(JobFailed, match=r"stage segment, .*sam.pth: "):
         label(spec)
 
 

@@ -19,6 +19,7 @@ from liftgs.scene import BadInput
 from liftgs_platform import manifest, reader, storage
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.shard_plan import write_plan
+from liftgs_platform.shards import load_index
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_some_members_cost_only_their_own_bytes(
 ):
     found = CorpusReader(corpus)
     monkeypatch.setattr(found, "_gap", 0)
-    assert found.key(found._positions["room1-001"]) == "room1-001"  # the shard's index is in memory now
+    assert found.key(found.position("room1-001")) == "room1-001"  # the shard's index is in memory now
     read = storage.read_bytes
     asked: list[int] = []
     monkeypatch.setattr(storage, "read_bytes", lambda *place: (asked.append(place[2]), read(*place))[1])
@@ -144,7 +145,7 @@ def test_damage_is_noticed_as_it_is_read(tmp_path: Path):
     tiny_corpora.write(str(tmp_path), tiny_corpora.plan())
     found = CorpusReader(str(tmp_path))
     tar = tmp_path / "shards/000001.tar"
-    good, span = tar.read_bytes(), found._index(1).samples["room0-002"]["00.depth.png"]
+    good, span = tar.read_bytes(), load_index(str(tmp_path), 1).samples["room0-002"]["00.depth.png"]
     tar.write_bytes(good[: span.offset + 5] + b"?" + good[span.offset + 6 :])
     with pytest.raises(BadInput, match=r"000001\.tar#room0-002\.00\.depth\.png: differs from what was committed"):
         found.read("room0-002")

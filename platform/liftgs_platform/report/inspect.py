@@ -81,7 +81,7 @@ def take_census(reader: Any, most_views: int) -> Census:
     census = Census()
     if not len(reader.keys):
         return census
-    views_per_sample = max(1, round(reader.manifest["counts"]["views"] / len(reader.keys)))
+    views_per_sample = max(1, round(reader.contents.head["counts"]["views"] / len(reader.keys)))
     for key in _spread(reader.keys, max(1, most_views // views_per_sample)):
         sample = decode_sample(reader.read(key), f"{reader.corpus}#{key}")
         for view in sample.views:
@@ -194,7 +194,7 @@ def _sample(reader: Any, key: str) -> dict[str, Any]:
 
     sample = decode_sample(reader.read(key), f"{reader.corpus}#{key}")
     view = max(sample.views, key=lambda candidate: 0 if candidate.segments is None else len(candidate.segments))
-    voxel_m = float(reader.manifest["spec"]["cloud"]["voxel_size_m"])
+    voxel_m = float(reader.contents.head["spec"]["cloud"]["voxel_size_m"])
     pictures = [{"uri": drawing.data_uri(view.photo), "caption": f"photo {view.id}"}]
     chips: list[dict[str, str]] = []
     if view.segments is not None:
