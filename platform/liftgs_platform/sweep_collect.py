@@ -116,9 +116,9 @@ def _sizes(spec: PlanSpec, cells: Sequence[CellPlan], store: Store) -> dict[str,
     """Mix -> corpus -> samples pretrained on, where they are known."""
     sizes: dict[str, dict[str, int]] = {}
     for cell in cells:
-        training = next((stage for stage in cell.stages if stage.kind == "pretrain"), None)
-        if training is None or cell.mix in sizes or cell.mix not in spec.mixes:
+        if cell.mix in sizes or not (cell.mix in spec.mixes and spec.mixes[cell.mix].corpora):
             continue
+        training = next(stage for stage in cell.stages if stage.kind in ("pretrain", "finetune"))
         needed = [stage for stage in cell.stages if stage.hash in training.inputs]
         if all(store.done(stage) for stage in needed):
             corpora = store.ready_spec(training).corpora
