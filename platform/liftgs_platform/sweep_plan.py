@@ -203,8 +203,8 @@ class _Planner:
 
     def cells(self) -> Iterator[CellPlan]:
         arms = {SCRATCH: MixSpec(), **self.spec.mixes}
-        for name, mix in arms.items():
-            for seed in range(self.spec.seeds):
+        for seed in range(self.spec.seeds):  # outermost, so that a sweep that is cut has some seeds whole
+            for name, mix in arms.items():
                 start = self._start(name, mix, seed)
                 if mix.pretrained and mix.zero_shot:
                     yield self._cell(name, "", 0.0, seed, start, None)
