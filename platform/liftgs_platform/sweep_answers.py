@@ -189,7 +189,8 @@ def _transfers(results: SweepResults) -> dict[str, PowerLaw]:
     scenes = all_labels(results)
     if not scenes:
         return {}
-    found = {mix: transfer(*arms, scenes).law for mix, *arms in _pairs(results, results.task_metric)}
+    pairs = _pairs(results, results.task_metric)
+    found = {mix: transfer(scratch, pretrained, scenes).law for mix, scratch, pretrained in pairs}
     return {mix: law for mix, law in found.items() if law}
 
 
