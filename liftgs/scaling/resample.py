@@ -8,7 +8,9 @@ is drawn from a model of it:
 - The seeds of an arm spread alike at all ratios, so their variance is pooled over the ratios: 3 seeds at 4 ratios have
   8 degrees of freedom, not 2. Each draw takes another variance that the same runs could have come from (scaled inverse
   chi-square), which spreads means as Student's t: for a single mean, the interval of the t-test (Gelman et al. 2013,
-  Bayesian Data Analysis, section 3.2).
+  Bayesian Data Analysis, section 3.2). For two arms of unlike variance that alone would be too wide, as in the problem
+  of Behrens and Fisher; the variances are drawn under the prior whose intervals for a difference of two means hold
+  their level best (Ghosh and Kim 2001, The Behrens-Fisher problem revisited).
 - Where both arms ran a seed at a ratio, they had the same labels. The correlation of their deviations, pooled over
   ratios, is kept in the draws and in those of the variances, so what the labels do to both arms cancels too.
 - Each run's own luck with the evaluation scenes is part of how the seeds spread, and resampled scenes show it again; a
@@ -53,7 +55,7 @@ def resample(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(np.arange(draws) % len(usable))
     correlation = _correlation(first, second)
-    scales = _variance_scales(rng, draws, freedom(first), freedom(second), correlation)
+    scales = _variance_scales(rng, draws, first, second, correlation)
     noises = _noises(rng, draws, first, second, correlation)
     means = []
     for arm, scale, noise in zip((first, second), scales, noises, strict=True):
@@ -111,16 +113,23 @@ def _correlation(first: Arm, second: Arm) -> float:
 
 
 def _variance_scales(
-    rng: np.random.Generator, draws: int, freedom: int, other_freedom: int, correlation: float
+    rng: np.random.Generator, draws: int, first: Arm, second: Arm, correlation: float
 ) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
-    """What to multiply the arms' estimated variances by. Those of correlated runs are off in the same direction."""
-    shared = min(freedom, other_freedom)
-    ours, theirs = _correlated(rng, (draws, shared), np.full(shared, correlation))
-    squares = [np.sum(part**2, axis=1) for part in (ours, theirs)]
+    """What to multiply the arms' estimated variances by. Those of correlated runs are off in the same direction.
+
+    The matching prior, (a^2 + b^2) / (a b)^3 over standard deviations a and b, is a mixture: of one variance, drawn in
+    proportion to its estimate, nothing is known before, and of the other as much as two more runs would tell; less for
+    correlated arms, whose variances are not two independent unknowns.
+    """
+    freedoms, variances = (freedom(first), freedom(second)), (seed_variance(first), seed_variance(second))
+    shared = min(freedoms)
+    squares = [np.sum(part**2, axis=1) for part in _correlated(rng, (draws, shared), np.full(shared, correlation))]
+    known = (1 - correlation**2) * rng.chisquare(2, draws)
+    second_known = rng.random(draws) * np.nansum(variances) <= np.nan_to_num(variances[0])
     scales = []
-    for square, own in zip(squares, (freedom, other_freedom), strict=True):
+    for own, square, is_known in zip(freedoms, squares, (~second_known, second_known), strict=True):
         rest = rng.chisquare(own - shared, draws) if own > shared else 0.0
-        scales.append(own / (square + rest) if own else np.full(draws, np.nan))
+        scales.append(own / (square + rest + known * is_known) if own else np.full(draws, np.nan))
     return scales[0], scales[1]
 
 

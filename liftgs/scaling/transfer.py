@@ -2,8 +2,8 @@
 
 Source: Hernandez, Kaplan, Henighan and McCandlish 2021, Scaling Laws for Transfer: D_T is the data a network from
 scratch would need beside the D_F it has to score as the pretrained one, so D_T = (m - 1) D_F; at one network size, it
-follows D_T = k D_F^alpha. Alpha 1 is a constant multiplier; below 1, a pretraining is worth most where labels
-are fewest.
+follows D_T = k D_F^alpha. Alpha 1 is a constant multiplier; with less, a pretraining is worth most where labels are
+fewest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The from-scratch curve: isotonic regression against pooling by hand, cubics against SciPy's, reading back."""
+"""The from-scratch curve: isotonic regression against pooling, cubics against SciPy's, and reading backwards."""
 
 from __future__ import annotations
 
