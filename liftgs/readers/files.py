@@ -12,6 +12,7 @@ from typing import IO, Any
 import fsspec
 
 from liftgs.scene import BadInput
+from liftgs.secrecy import blanked
 
 
 class Folder:
@@ -52,7 +53,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             raise BadInput(uri, "there is no such folder") from None
         except PermissionError as fault:
-            raise BadInput(uri, f"no permission to list it ({fault})") from None
+            raise BadInput(uri, f"no permission to list it ({blanked(str(fault))})") from None
         found = {}
         for entry in listing:
             entry_path = entry["name"].rstrip("/")
@@ -78,7 +79,7 @@ class Folder:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BadInput(uri, "the file is missing") from None
         except PermissionError as fault:
-            raise BadInput(uri, f"no permission to read it ({fault})") from None
+            raise BadInput(uri, f"no permission to read it ({blanked(str(fault))})") from None
         if not data:
             raise BadInput(uri, "the file is empty (0 bytes)")
         return bytes(data)

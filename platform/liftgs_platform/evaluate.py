@@ -151,7 +151,7 @@ def run(spec: Spec, job: Job) -> None:
     sheets = list(sheets_of(spec, mixture))
     there = marked(spec.output)
     missing = [sheet for sheet in sheets if sheet.path not in there]
-    claim(spec.output, identity(spec, mixture, weights))
+    claim(spec.output, identity(spec, mixture, weights), Spec)
     job.connect()
     folder = job.record(spec)
     examiner = Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions)

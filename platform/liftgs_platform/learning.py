@@ -143,7 +143,7 @@ def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
     if spec.dry_run:
         print(forecast(spec, suits))
         return
-    claim(spec.output, identity(spec, open_corpora(spec, suits)))
+    claim(spec.output, identity(spec, open_corpora(spec, suits)), type(spec))
     job.connect()
     folder = job.record(spec)
     from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray

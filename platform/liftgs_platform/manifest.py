@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput
 from liftgs_platform import shards, storage
 from liftgs_platform.card import card
@@ -111,6 +112,8 @@ def is_current(corpus: str, plans: Sequence[Plan]) -> bool:
     """Whether the manifest is there and covers all of these plans."""
     try:
         listed = read_manifest(corpus)["plans"]
+    except NewerFormat:
+        raise
     except (FileNotFoundError, BadInput):
         return False
     return [plan["sha256"] for plan in listed] == [plan.sha256 for plan in plans]
@@ -126,11 +129,12 @@ def read_manifest(corpus: str) -> dict[str, Any]:
     uri = storage.join(corpus, MANIFEST)
     try:
         manifest = json.loads(storage.read_bytes(uri))
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"format {manifest['format']!r}, not {FORMAT!r}")
+        check_format(manifest, FORMAT, uri)
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no such file; is it a corpus, and has its job finished?") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except NewerFormat:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(uri, f"not a manifest ({error!r}); submit the job again to rebuild it") from error
     return dict(manifest)
 
@@ -145,7 +149,7 @@ def read_quarantine(corpus: str) -> list[QuarantineRow]:
     uri = storage.join(corpus, QUARANTINE)
     try:
         return [json.loads(line) for line in storage.read_bytes(uri).splitlines()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(uri, f"not JSON lines ({error}); submit the job again to rebuild it") from error
 
 
