@@ -21,6 +21,7 @@ from jaxtyping import UInt8, UInt16
 from numpy.lib import format as npy
 from PIL import Image
 
+from liftgs import limits
 from liftgs.scene import BadInput
 
 #: what Pillow raises for broken files, beside its own error
@@ -50,6 +51,19 @@ def bad_values(uri: str) -> Iterator[None]:
         raise BadInput(uri, str(error)) from error
 
 
+@contextmanager
+def _picture(data: bytes, uri: str, *formats: str) -> Iterator[Image.Image]:
+    """A picture whose header is read and within bounds; what goes wrong with it becomes BadInput."""
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            limits.check_picture(image.width, image.height, data, uri)
+            yield image
+    except BadInput:
+        raise
+    except _IMAGE_ERRORS as error:
+        raise BadInput(uri, f"not a readable {' or '.join(formats)} ({error}); {len(data)} bytes") from error
+
+
 def encode_png16(image: UInt16[np.ndarray, "h w"]) -> bytes:
     """A 16-bit grey PNG."""
     buffer = io.BytesIO()
@@ -61,12 +75,9 @@ def encode_png16(image: UInt16[np.ndarray, "h w"]) -> bytes:
 
 def decode_png16(data: bytes, uri: str) -> UInt16[np.ndarray, "h w"]:
     """The inverse of `encode_png16`."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            mode = image.mode
-            pixels = np.asarray(image)
-    except _IMAGE_ERRORS as error:
-        raise BadInput(uri, f"not a readable PNG ({error}); {len(data)} bytes") from error
+    with _picture(data, uri, "PNG") as image:
+        mode = image.mode
+        pixels = np.asarray(image)
     if not mode.startswith("I;16") or pixels.ndim != 2:
         raise BadInput(uri, f"PNG of mode {mode}, not 16-bit grey")
     return pixels.astype(np.uint16)
@@ -88,11 +99,8 @@ def encode_jpeg(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 def decode_jpeg(data: bytes, uri: str) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels as stored; an orientation in the metadata is not applied."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            return np.array(image.convert("RGB"))
-    except _IMAGE_ERRORS as error:
-        raise BadInput(uri, f"not a readable JPEG ({error}); {len(data)} bytes") from error
+    with _picture(data, uri, "JPEG") as image:
+        return np.array(image.convert("RGB"))
 
 
 def is_plain_jpeg(data: bytes, width: int, height: int) -> bool:
@@ -109,11 +117,8 @@ def is_plain_jpeg(data: bytes, width: int, height: int) -> bool:
 
 def image_size(data: bytes, uri: str) -> tuple[int, int]:
     """(height, width) of a JPEG or PNG, from its header alone."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as image:
-            return image.height, image.width
-    except _IMAGE_ERRORS as error:
-        raise BadInput(uri, f"not a readable JPEG or PNG ({error}); {len(data)} bytes") from error
+    with _picture(data, uri, "JPEG", "PNG") as image:
+        return image.height, image.width
 
 
 def encode_npy(array: np.ndarray) -> bytes:
@@ -154,7 +159,9 @@ def decode_npz(data: bytes, uri: str) -> dict[str, np.ndarray]:
     """The inverse of `encode_npz`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
+            members = limits.read_archive(archive, uri)
+    except BadInput:
+        raise
     except Exception as error:  # a damaged zip raises nearly anything
         raise BadInput(uri, f"not a readable .npz file ({error}); {len(data)} bytes") from error
     return {name.removesuffix(".npy"): decode_npy(member, f"{uri}:{name}") for name, member in members.items()}

@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from liftgs import codecs, labels
+from liftgs.formats import check_format
 from liftgs.labels import SegmentMap
 from liftgs.scene import (
     BadInput,
@@ -41,6 +42,8 @@ from liftgs.scene import (
     PointCloud,
     SceneLabels,
 )
+
+FORMAT = "liftgs-sample/1"
 
 #: member name, without the sample's key -> content
 Members = dict[str, bytes]
@@ -59,8 +62,9 @@ def encode_chunk(
 
     Args:
         loaded: with at least one frame.
-        provenance: JSON-able; becomes part of meta.json beside "scene_uri", "scene", "chunk", "retry", "gravity",
-            "cloud_frames" (ids of the frames that made the cloud) and "views" (ids of the stored frames, by number).
+        provenance: JSON-able; becomes part of meta.json beside "format", "scene_uri", "scene", "chunk", "retry",
+            "gravity", "cloud_frames" (ids of the frames that made the cloud) and "views" (ids of the stored frames, by
+            number).
         segments: one per frame, or None when the labels are added later, with `encode_segment_map`.
 
     Raises:
@@ -83,6 +87,7 @@ def _meta(loaded: LoadedChunk, provenance: Mapping[str, Any]) -> dict[str, Any]:
     chunk = loaded.chunk
     failed = {frame_id for frame_id, _ in loaded.failures}
     own = {
+        "format": FORMAT,
         "scene_uri": chunk.scene_uri,
         "scene": chunk.scene,
         "chunk": chunk.index,
@@ -443,6 +448,8 @@ class Sample:
         meta = codecs.decode_json(data, uri)
         if not isinstance(meta, dict):
             raise BadInput(uri, "not a JSON object")
+        with codecs.bad_values(uri):
+            check_format(meta, FORMAT, uri)
         return meta
 
     @cached_property

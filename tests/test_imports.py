@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms of `liftgs`, lowest first; a room may import from itself and from lower ones. Rooms of one row are strangers.
 ORDER = (
-    ("scene", "scaling"),
+    ("scene", "scaling", "secrecy"),
+    ("formats", "limits"),
     ("codecs",),
     ("geometry",),
     ("chunks",),

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from liftgs.codecs import bad_values
+from liftgs.formats import check_format
 from liftgs.model.decoder import Decoder, DecoderConfig, LayerOutput, SceneTokens
 from liftgs.model.gaussians import GaussianConfig, GaussianHead
 from liftgs.model.sparse_pyramid import Pyramid, build_pyramid
@@ -30,6 +32,7 @@ from liftgs.teachers.configs import EmbedConfig
 T = TypeVar("T")
 _CONFIGS = Path(__file__).parent / "configs"
 _WEIGHTS = Path(__file__).parent / "weights"
+FORMAT = "liftgs-model/1"
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
@@ -211,7 +214,8 @@ class LiftGS(nn.Module):
         """Write config.json and model.safetensors into a folder; floats as `dtype`, by default as they are."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+        config = {"format": FORMAT, **dataclasses.asdict(self.config)}
+        (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         state = {
             name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
             for name, value in self.state_dict().items()
@@ -238,6 +242,10 @@ class LiftGS(nn.Module):
             state = safetensors.torch.load(_read(weights_uri, uri))
         except safetensors.SafetensorError as error:
             raise BadInput(weights_uri, f"not a whole safetensors file: {error}") from None
+        with torch.device("meta"):
+            size = sum(value.numel() for value in cls(config).state_dict().values())
+        if size > (there := sum(value.numel() for value in state.values())):  # before so much memory is taken
+            raise BadInput(weights_uri, f"does not fit {config_uri}: holds {there:,} numbers of {size:,}")
         model = cls(config)
         try:
             model.load_state_dict(
@@ -275,7 +283,7 @@ def _read(uri: str, asked: str) -> bytes:
 def _json(data: bytes, uri: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(uri, f"not JSON: {error}") from None
 
 
@@ -283,8 +291,12 @@ def config_from_json(value: Any, uri: str) -> LiftGSConfig:
     """A config from parsed JSON; absent keys take their defaults.
 
     Raises:
-        BadInput: an unknown key, or a value that the config refuses.
+        BadInput: an unknown key, a value that the config refuses, or a format that newer code wrote.
     """
+    if isinstance(value, Mapping):
+        with bad_values(uri):
+            check_format(value, FORMAT, uri)
+        value = {key: inner for key, inner in value.items() if key != "format"}
     return _build(LiftGSConfig, value, uri, "")
 
 

@@ -132,7 +132,7 @@ class Folder:
         except BadInput:  # is a ValueError too
             raise
         except (ValueError, RecursionError) as fault:
-            raise BadInput(self.uri_of(relative), f"not valid JSON ({fault})") from None
+            raise BadInput(self.uri_of(relative), f"not valid JSON ({blanked(str(fault))})") from None
 
     def text(self, relative: str) -> str:
         """The content of a text file.
@@ -159,8 +159,8 @@ class Folder:
     def _refused(self, uri: str, verb: str, fault: PermissionError) -> Exception:
         """A file's own permissions are its fault; a store refuses all files to whoever lacks valid credentials."""
         if isinstance(self._fs, LocalFileSystem):
-            return BadInput(uri, f"no permission to {verb} it ({fault})")
-        return PermissionError(f"{uri}: no permission to {verb} it ({fault}); check or renew the credentials")
+            return BadInput(uri, f"no permission to {verb} it ({blanked(str(fault))})")
+        return PermissionError(f"{uri}: no permission to {verb} it ({blanked(str(fault))}); check or renew the credentials")
 
     def _path(self, relative: str) -> str:
         return f"{self._root.rstrip('/')}/{relative}"

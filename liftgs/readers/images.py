@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 from PIL import Image, ImageFile
 
+from liftgs import limits
 from liftgs.scene import BadInput
 
 # Pillow's default, stated because everything below relies on it: a truncated image is an error, not a grey rest.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
-#: larger images are refused before they are decoded: no camera of a scan has more, but a forged file may
-MAX_PIXELS = 64_000_000
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC = b"\xff\xd8"
 _GREY_16 = "I(;16[A-Z]*)?"  # how versions of Pillow name the mode
@@ -92,15 +91,12 @@ def _open(data: bytes, uri: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
     except Image.DecompressionBombError:
-        raise BadInput(uri, f"the image has more than {MAX_PIXELS / 1e6:g} megapixels") from None
+        raise BadInput(uri, f"the image has more than {limits.MAX_PIXELS / 1e6:g} million pixels") from None
     except Exception as fault:  # decoders raise half a dozen types on foreign bytes
         if data.startswith((_PNG_MAGIC, _JPEG_MAGIC)):
             raise BadInput(uri, "truncated or corrupt image (its header cannot be read)") from fault
         raise BadInput(uri, "not a JPEG or PNG image") from fault
-    if image.width * image.height > MAX_PIXELS:
-        raise BadInput(
-            uri, f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS / 1e6:g} million"
-        )
+    limits.check_picture(image.width, image.height, data, uri)
     return image
 
 

@@ -32,8 +32,11 @@ def read_ply(folder: Folder, path: str) -> PointCloud:
         BadInput: missing, truncated, not a PLY whose first element is `vertex`, or vertices without position or colour.
     """
     uri = folder.uri_of(path)
+    size = folder.size(path)
     with folder.open(path) as stream:
         order, count, fields = _parse_header(_header_lines(stream, uri), uri)
+        if count * len(fields) > size:  # a property takes a byte at least; readers make room for what they are to read
+            raise BadInput(uri, f"truncated: {size} bytes cannot hold {count} vertices of {len(fields)} numbers")
         if order == "=":
             vertices = _ascii_rows(stream, count, fields, uri)
         else:

@@ -21,10 +21,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from liftgs.limits import MAX_PIXELS
 from liftgs.readers.cameras import check_rigid, make_camera, pinhole
 from liftgs.readers.files import Folder
 from liftgs.readers.frames import check_centre
-from liftgs.readers.images import MAX_PIXELS, decode_photo
+from liftgs.readers.images import decode_photo
 from liftgs.readers.records import Records
 from liftgs.scene import BadInput
 

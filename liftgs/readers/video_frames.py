@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from liftgs.limits import MAX_PIXELS
 from liftgs.readers.files import Folder
-from liftgs.readers.images import MAX_PIXELS
 from liftgs.scene import BadInput
 
 #: no codec here shows a frame later than this many others that are stored behind it
@@ -82,6 +82,7 @@ class VideoFrames:
         codec = container.streams.video[0].codec_context
         if not 0 < codec.width * codec.height <= MAX_PIXELS:
             raise BadInput(self.uri, f"has pictures of {codec.width}x{codec.height} pixels")
+        codec.options = {"max_pixels": str(MAX_PIXELS)}  # later ones may be of another size
         return container
 
     @property

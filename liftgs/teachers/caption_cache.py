@@ -46,7 +46,7 @@ class CaptionCache:
         """
         try:
             record = json.loads(self._fs.cat_file(self._path(key)))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         caption = record.get("caption") if isinstance(record, dict) else None
         return caption if isinstance(caption, str) else None

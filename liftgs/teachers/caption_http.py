@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import aiohttp
 import numpy as np
 
+from liftgs.secrecy import blanked
 from liftgs.teachers.caption_prompted import BadAnswer, PromptedCaptioner, Question, canary_jpeg
 from liftgs.teachers.captions import CaptionConfig, CaptionerUnavailable
 
@@ -148,10 +149,11 @@ class HttpCaptioner(PromptedCaptioner):
             # Redirects are not followed: they would turn the POST into a GET.
             async with self._session.post(self._url, json=body, allow_redirects=False) as response:
                 status, text, headers = response.status, await response.text(errors="replace"), response.headers
+                text = blanked(text, self._config.api_key_env)  # endpoints like to quote the key that they refuse
         except TimeoutError:
             raise _Transient(f"no answer within timeout_s={self._config.timeout_s:g}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Transient(f"{type(error).__name__}: {error}") from None
+            raise _Transient(blanked(f"{type(error).__name__}: {error}", self._config.api_key_env)) from None
         if status == 200:
             reply = _parse(text)
             self._answered = True
@@ -161,7 +163,8 @@ class HttpCaptioner(PromptedCaptioner):
             raise _Rejected(said)
         if status in _TRANSIENT or status >= 500:
             raise _Transient(said, _retry_after_s(headers.get("Retry-After", "")))
-        raise CaptionerUnavailable(f"caption.base_url={self._config.base_url}: {said}{_advice(status, headers)}")
+        advice = blanked(_advice(status, headers), self._config.api_key_env)
+        raise CaptionerUnavailable(f"caption.base_url={self._config.base_url}: {said}{advice}")
 
 
 def _parse(text: str) -> _Reply:
@@ -170,7 +173,7 @@ def _parse(text: str) -> _Reply:
         message = choice["message"]
         refusal = message.get("refusal")
         answer = message.get("content")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         # Not a chat completion: a proxy's page, or a server about to stop.
         raise _Transient(f"HTTP 200, but no chat completion: {_short(text)!r}") from None
     if choice.get("finish_reason") == "content_filter":
@@ -184,7 +187,7 @@ def _server_message(text: str) -> str:
         body = json.loads(text)
         error = body.get("error", body.get("detail", body.get("message", text)))
         return _short(str(error.get("message", error) if isinstance(error, dict) else error))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return _short(text)
 
 

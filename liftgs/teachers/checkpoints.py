@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 
 from liftgs.scene import BadInput
+from liftgs.secrecy import blanked
 
 
 def local_checkpoint(uri: str) -> Path:
@@ -46,7 +47,8 @@ def _download(uri: str, target: Path) -> None:
             shutil.copyfileobj(source, out, 1 << 22)
         os.replace(partial, target)
     except Exception as error:  # fsspec's back ends raise errors of their own kinds
-        raise BadInput(uri, f"cannot download this checkpoint ({type(error).__name__}: {error})") from error
+        said = blanked(f"{type(error).__name__}: {error}")
+        raise BadInput(uri, f"cannot download this checkpoint ({said})") from None
     finally:
         Path(partial).unlink(missing_ok=True)
 

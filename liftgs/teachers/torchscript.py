@@ -67,7 +67,10 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
-        data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+        member = self._archive.getinfo(f"{self._root}/data/{key}")
+        if member.compress_type != zipfile.ZIP_STORED:  # as torch writes them; what is packed may grow without end
+            raise pickle.UnpicklingError(f"{member.filename} is compressed")
+        data = bytearray(self._archive.read(member))
         return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 

@@ -16,7 +16,7 @@ import fsspec
 import numpy as np
 from jaxtyping import UInt8
 
-from liftgs.readers.images import MAX_PIXELS
+from liftgs.limits import MAX_PIXELS
 from liftgs.scene import BadInput
 
 #: What FFmpeg may take a file for. Its playlists (HLS, concat) would open further files and addresses that they name.
@@ -69,6 +69,7 @@ def shots(uri: str) -> Iterator[Shot]:
         size = (context.width, context.height)
         if context.width * context.height > MAX_PIXELS:
             raise BadInput(uri, f"a frame has {_px(size)} pixels, more than {MAX_PIXELS / 1e6:g} million")
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # later ones may be of another size
         aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
         start_s, end_s, index = 0.0, 0.0, -1
         for index, picture in enumerate(container.decode(stream)):

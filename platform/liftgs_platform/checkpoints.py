@@ -25,6 +25,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput
 from liftgs.training.schedule import Check
 from liftgs_platform import storage
@@ -181,7 +182,7 @@ def load(uri: str, folder: Path) -> Checkpoint:
         tensors = safetensors.torch.load_file(folder / _TENSORS)
         state = unflatten(json.loads((folder / _STRUCTURE).read_text()), tensors)
         return Checkpoint(folder, Cursor(**commit["cursor"]), state)
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise BadInput(storage.join(uri, _STRUCTURE), f"not the state of a trainer ({error!r})") from error
 
 
@@ -294,13 +295,14 @@ def _names(run: str) -> dict[int, list[str]]:
 def _read_commit(uri: str) -> dict[str, Any]:
     try:
         commit = json.loads(storage.read_bytes(uri))
-        if commit["format"] != FORMAT:
-            raise ValueError(f"format {commit['format']!r}, not {FORMAT!r}")
+        check_format(commit, FORMAT, uri)
         if not commit["files"].keys() >= {_TENSORS, _STRUCTURE} or any("/" in name for name in commit["files"]):
             raise ValueError(f"lists {sorted(commit['files'])}")
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no such file, so there is no checkpoint here") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NewerFormat:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(uri, f"not the commit of a checkpoint ({error!r}){_remedy(uri)}") from error
     return dict(commit)
 

@@ -178,7 +178,7 @@ def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
     sheets = list(sheets_of(spec, mixture))
     there = marked(spec.output)
     preflight.require([preflight.writable(spec.output)])
-    claim(spec.output, identity(spec, mixture, weights))
+    claim(spec.output, identity(spec, mixture, weights), Spec)
     return sheets, [sheet for sheet in sheets if sheet.path not in there]
 
 

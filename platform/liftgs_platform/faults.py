@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from liftgs.scene import BadInput
+from liftgs.secrecy import blanked
 from liftgs.teachers.captions import CaptionerUnavailable, CaptionRefused
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
@@ -41,7 +42,12 @@ def describe(fault: BaseException, uri: str) -> tuple[str, str, str]:
         where, error = uri, f"no memory is left ({fault}); give its pool fewer actors, or larger nodes"
     else:
         where, error = uri, f"{type(fault).__name__}: {fault}".removesuffix(": ")
-    return where, _ADDRESS.sub("0x...", error), _ADDRESS.sub("0x...", _trace(fault))
+    return blanked(where), _told(error), _told(_trace(fault))
+
+
+def _told(text: str) -> str:
+    """Without what differs between runs, and without what nobody may read."""
+    return blanked(_ADDRESS.sub("0x...", text))
 
 
 def _trace(fault: BaseException) -> str:

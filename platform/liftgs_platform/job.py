@@ -34,6 +34,7 @@ from typing import Any
 
 import yaml
 
+from liftgs.secrecy import blanked
 from liftgs_platform import spec as specs
 from liftgs_platform import spec_help, storage
 from liftgs_platform.revision import code_revision, git_revision
@@ -177,10 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return start(Path(arguments[0]), arguments[1:])
     except SpecError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {blanked(str(error))}", file=sys.stderr)
         return 2
     except (JobFailed, storage.StorageError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {blanked(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -196,6 +197,7 @@ def start(file: Path, overrides: Sequence[str]) -> int:
         print(help_text(file, module.Spec))
         return 0
     spec = module.resolve(specs.load(file, overrides, module.Spec), resolve, resolve_if_file)
+    specs.refuse_secrets(spec)
     return int(module.run(spec, Job(file, tuple(overrides))) or 0)
 
 

@@ -164,7 +164,7 @@ def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
         return
     mixture = open_corpora(spec, suits)
     preflight.require([preflight.writable(spec.output)])
-    claim(spec.output, identity(spec, mixture))
+    claim(spec.output, identity(spec, mixture), type(spec))
     job.connect()
     preflight.require([*preflight.nodes([spec.output, spec.model.start, *uris(spec.corpora)]), room_for(spec)])
     folder = job.record(spec)
@@ -183,7 +183,7 @@ def run_here(spec: TrainingSpec, task: Task, suits: Check) -> float:
     Raises:
         JobFailed: a corpus or the output cannot be used, or training diverges.
     """
-    claim(spec.output, identity(spec, open_corpora(spec, suits)))
+    claim(spec.output, identity(spec, open_corpora(spec, suits)), type(spec))
     use_threads(spec.worker.cpus)
     hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless)
     try:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput
 from liftgs_platform import shards, storage
 from liftgs_platform.card import card
@@ -112,6 +113,8 @@ def is_current(corpus: str, plans: Sequence[Plan]) -> bool:
     """Whether the manifest is there and covers all of these plans."""
     try:
         listed = read_manifest(corpus)["plans"]
+    except NewerFormat:
+        raise
     except (FileNotFoundError, BadInput):
         return False
     return [plan["sha256"] for plan in listed] == [plan.sha256 for plan in plans]
@@ -131,11 +134,12 @@ def read_manifest(corpus: str, object_hook: Callable[[dict[str, Any]], Any] | No
     uri = storage.join(corpus, MANIFEST)
     try:
         manifest = json.loads(storage.read_bytes(uri), object_hook=object_hook)
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"format {manifest['format']!r}, not {FORMAT!r}")
+        check_format(manifest, FORMAT, uri)
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no such file; is it a corpus, and has its job finished?") from None
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except NewerFormat:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
         raise BadInput(uri, f"not a manifest ({error!r}); {REBUILD}") from error
     return dict(manifest)
 
@@ -150,7 +154,7 @@ def read_quarantine(corpus: str) -> list[QuarantineRow]:
     uri = storage.join(corpus, QUARANTINE)
     try:
         return [json.loads(line) for line in storage.read_bytes(uri).splitlines()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(uri, f"not JSON lines ({error}); {REBUILD}") from error
 
 

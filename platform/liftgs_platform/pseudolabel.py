@@ -242,7 +242,7 @@ def open_plans(spec: Spec) -> list[Plan]:
             return [plan]
     except (ValueError, OSError) as fault:  # BadInput is one of the first, StorageError of the second
         raise JobFailed(f"nothing can be planned: {fault}") from fault
-    differences = specs.differences(plans[0].spec, specs.identity(spec))
+    differences = specs.differences(specs.completed(plans[0].spec, Spec), specs.identity(spec))
     if differences:
         raise JobFailed(
             f"{spec.output} holds a corpus of another spec ({'; '.join(differences)}); "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypedDict
 
+from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput, Chunk
 from liftgs_platform import storage
 
@@ -106,8 +107,7 @@ class Plan:
         """The plan that `encode` wrote; `uri` is for messages. Raises BadInput on anything else."""
         try:
             header, *lines = map(json.loads, data.decode().splitlines())
-            if header["format"] != FORMAT:
-                raise ValueError(f"format {header['format']!r}, not {FORMAT!r}")
+            check_format(header, FORMAT, uri)
             if len(lines) != header["shards"]:
                 raise ValueError(f"holds {len(lines)} of {header['shards']} shards")
             shards = tuple(PlannedShard(line["shard"], tuple(map(_chunk, line["chunks"]))) for line in lines)
@@ -119,7 +119,9 @@ class Plan:
                 tuple(header["quarantine"]),
                 header["retry"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except NewerFormat:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput(uri, f"not a plan ({error!r}); {RESTORE}") from error
         if plan.encode() != data:
             raise BadInput(uri, f"the plan was changed by hand; {RESTORE}")

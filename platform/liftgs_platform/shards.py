@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput
 from liftgs_platform import storage
 from liftgs_platform.counting import Counts, count
@@ -67,8 +68,7 @@ class ShardIndex:
         """What `encode` wrote; `uri` is for messages. Raises BadInput on anything else."""
         try:
             fields: dict[str, Any] = json.loads(data)
-            if fields["format"] != FORMAT:
-                raise ValueError(f"format {fields['format']!r}, not {FORMAT!r}")
+            check_format(fields, FORMAT, uri)
             samples = {
                 key: {name: Span(*map(int, span)) for name, span in members.items()}
                 for key, members in fields["samples"].items()
@@ -76,7 +76,9 @@ class ShardIndex:
             tar = fields["tar"]
             rows = tuple(fields["quarantine"])
             return cls(fields["shard"], fields["plan"], tar["size"], tar["sha256"], samples, fields["counts"], rows)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except NewerFormat:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput(uri, f"not a shard index ({error!r}); {REDO}") from error
 
 
@@ -175,6 +177,8 @@ def _already_committed(corpus: str, index: int) -> ShardIndex | None:
     try:
         done = load_index(corpus, index)
         return done if storage.size_of(tar_uri(corpus, index)) == done.tar_size else None
+    except NewerFormat:
+        raise
     except (FileNotFoundError, BadInput):
         return None  # absent or damaged: commit it (again)
 

@@ -26,6 +26,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from liftgs.secrecy import what_is_secret
 from liftgs_platform.shard_plan import canonical_json
 from liftgs_platform.spec_help import default_of, groups, keys, show
 
@@ -146,16 +147,59 @@ def plain(spec: Any) -> Any:
 
 def identity(spec: Any) -> dict[str, Any]:
     """What decides the bytes of the result: the spec without its `WHERE_ONLY` fields, at any depth."""
+    return typing.cast(dict[str, Any], _reduced(spec))
 
-    def reduce(value: Any) -> Any:
-        if is_dataclass(value) and not isinstance(value, type):
-            kept = [f.name for f in fields(value) if f.metadata.get("identity", True)]
-            return {name: reduce(getattr(value, name)) for name in kept}
-        if isinstance(value, Mapping):
-            return {str(k): reduce(v) for k, v in value.items()}
-        return [reduce(v) for v in value] if isinstance(value, list | tuple) else plain(value)
 
-    return typing.cast(dict[str, Any], reduce(spec))
+def _reduced(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _reduced(getattr(value, f.name)) for f in _of_identity(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _reduced(v) for k, v in value.items()}
+    return [_reduced(v) for v in value] if isinstance(value, list | tuple) else plain(value)
+
+
+def _of_identity(cls: Any) -> list[dataclasses.Field[Any]]:
+    return [f for f in fields(cls) if f.metadata.get("identity", True)]
+
+
+def completed(identity: Any, cls: Any) -> Any:
+    """A stored identity in the terms of today's spec: fields that its code did not know yet take their defaults.
+
+    So what an older version began goes on. What has no default, or another shape than the spec, stays as it is.
+
+    Args:
+        identity: of a `cls`, or a part of one, as JSON gives it back.
+        cls: the spec's dataclass, or the type of that part.
+    """
+    if is_dataclass(cls) and isinstance(identity, Mapping):
+        hints = typing.get_type_hints(cls)
+        new = {f.name: _reduced(default_of(f)) for f in _of_identity(cls) if f.name not in identity and _has_default(f)}
+        return {k: completed(v, hints.get(k)) for k, v in identity.items()} | new
+    inner = [arg for arg in typing.get_args(cls) if arg not in (type(None), Ellipsis)]
+    origin = typing.get_origin(cls)
+    if origin in (Union, types.UnionType) and len(inner) == 1:
+        return completed(identity, inner[0])
+    if origin in (list, tuple) and isinstance(identity, list) and len(inner) == 1:
+        return [completed(value, inner[0]) for value in identity]
+    if origin is dict and isinstance(identity, Mapping):
+        return {k: completed(v, inner[1]) for k, v in identity.items()}
+    return identity
+
+
+def _has_default(f: dataclasses.Field[Any]) -> bool:
+    return f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+
+
+def refuse_secrets(spec: Any) -> None:
+    """A spec is written down with what it makes, so secrets belong into the environment.
+
+    Raises:
+        SpecError: names the key, never the value.
+    """
+    for key, value in _flat(plain(spec)):
+        found = what_is_secret(str(value))
+        if found:
+            raise SpecError(f"{key} holds {found}, and specs are written down; leave it to the environment")
 
 
 def digest(identity: Mapping[str, Any]) -> str:
@@ -187,11 +231,7 @@ def _mirror(hint: Any) -> Any:
         hints = typing.get_type_hints(hint)
         made = []
         for f in fields(hint):
-            default = (
-                default_of(f)
-                if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
-                else MISSING
-            )
+            default = default_of(f) if _has_default(f) else MISSING
             inner = _mirror(hints[f.name])
             made.append((f.name, inner, field(default_factory=partial(_mirrored, default, inner))))
         return dataclasses.make_dataclass(typing.cast(type, hint).__name__, made)

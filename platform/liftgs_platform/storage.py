@@ -23,6 +23,8 @@ from typing import Any, Protocol, TypeVar
 
 import fsspec
 
+from liftgs.secrecy import blanked
+
 Bytes = bytes | bytearray | memoryview
 T = TypeVar("T")
 
@@ -45,7 +47,6 @@ _REMEDIES = {
 }
 
 _LOG = logging.getLogger(__name__)
-_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _USER = r"[^/:@\s]+:[^@\s]*@"  # key:secret@; a secret may hold slashes
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -153,7 +154,11 @@ class _Disk:
         with open(path, "rb", buffering=0) as file:
             if start:
                 file.seek(start)
-            return file.read() if size is None else _read_exactly(file, size)
+            if size is None:
+                return file.read()
+            # Python makes room for all that is asked for, and a forged index may ask for more than there is memory.
+            there = os.fstat(file.fileno()).st_size
+            return _read_exactly(file, size if size <= there else max(0, there - start))
 
     def write(self, path: str, data: Bytes) -> None:
         folder, name = os.path.split(path)
@@ -302,7 +307,7 @@ def _do(verb: str, uri: str, operation: Callable[[_Store, str], T]) -> T:
 
 def _explain(verb: str, uri: str, error: Exception, attempts: int) -> Exception:
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    cause = _without_secrets(" ".join(said.split())) or type(error).__name__
+    cause = blanked(" ".join(said.split())) or type(error).__name__
     if isinstance(error, FileNotFoundError):
         why = "no such bucket" if _code(error) == "NoSuchBucket" else "no such file"
         return FileNotFoundError(f"{uri}: {why}")
@@ -359,13 +364,6 @@ def _status(error: BaseException) -> int | None:
 
 def _code(error: BaseException) -> str:
     return str(_response(error).get("Error", {}).get("Code", ""))
-
-
-def _without_secrets(text: str) -> str:
-    for name in _SECRETS:
-        if os.environ.get(name):
-            text = text.replace(os.environ[name], "***")
-    return re.sub(f"(?<=://){_USER}", "***@", text)
 
 
 def _read_exactly(file: Any, size: int) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput
 from liftgs.training.world import ALONE, World
 from liftgs_platform import checkpoints, storage
@@ -28,6 +29,8 @@ from liftgs_platform.loader import BadSamples, Loader
 from liftgs_platform.mixture import Mixture
 from liftgs_platform.training_log import Sink, TrainingLog
 from liftgs_platform.training_task import Learner, Task, check, end_of
+
+FORMAT = "liftgs-run/1"
 
 #: Seconds between looks whether a node that trains is about to be taken away.
 LOOK_EVERY_S = 2.0
@@ -369,12 +372,13 @@ def publish(run: str, model: Any) -> None:
             storage.write_bytes(storage.join(run, file.name), file.read_bytes())
 
 
-def claim(run: str, identity: Mapping[str, Any]) -> None:
+def claim(run: str, identity: Mapping[str, Any], spec: type | None = None) -> None:
     """Begin a run in a folder, or go on with the one that is there: it must be the same.
 
     Args:
         run: URI of the run's folder.
         identity: everything that decides what is learned; JSON-able.
+        spec: dataclass of the spec, by whose defaults a run goes on that was begun before it had all its fields.
 
     Raises:
         JobFailed: the folder holds another run; says what differs.
@@ -383,12 +387,17 @@ def claim(run: str, identity: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(identity))
     try:
         begun = json.loads(storage.read_bytes(uri))
+        check_format(begun, FORMAT, uri)
     except FileNotFoundError:
-        storage.write_bytes(uri, json.dumps(wanted, indent=1, sort_keys=True).encode() + b"\n")
+        record = json.dumps({"format": FORMAT, **wanted}, indent=1, sort_keys=True)
+        storage.write_bytes(uri, record.encode() + b"\n")
         return
-    except ValueError as error:
-        raise JobFailed(f"{uri}: not JSON ({error}); delete it, or choose another output") from None
-    different = specs.differences(begun, wanted)
+    except NewerFormat as error:
+        raise JobFailed(str(error)) from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise JobFailed(f"{uri}: not the record of a run ({error}); delete it, or choose another output") from None
+    begun.pop("format", None)
+    different = specs.differences(specs.completed(begun, spec), wanted)
     if different:
         raise JobFailed(
             f"{run} holds a run of another spec ({'; '.join(different)}); choose another output, or submit with the "

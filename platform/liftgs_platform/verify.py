@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from liftgs.formats import UPGRADE, NewerFormat
 from liftgs.sample import decode_sample, view_numbers
 from liftgs.scene import BadInput
 from liftgs_platform import manifest, shards, storage
@@ -58,6 +59,9 @@ def verify(corpus: str, deep: bool = False) -> Iterator[Fault]:
     """
     try:
         plans = read_plans(corpus)
+    except NewerFormat as error:
+        yield Fault(error.uri, error.reason.removesuffix(f"; {UPGRADE}"), UPGRADE)
+        return
     except BadInput as error:
         yield Fault(error.uri, error.reason.removesuffix(f"; {RESTORE}"), RESTORE)
         return
@@ -142,6 +146,8 @@ def _check_shard(corpus: str, plan: Plan, shard: PlannedShard, deep: bool) -> li
     redo = f"delete {uri} and {_RESUBMIT} to label it again"
     try:
         index = shards.load_index(corpus, shard.index)
+    except NewerFormat as error:
+        return [Fault(uri, error.reason.removesuffix(f"; {UPGRADE}"), UPGRADE)]
     except BadInput as error:
         return [Fault(uri, error.reason.removesuffix(f"; {shards.REDO}"), redo)]
     except FileNotFoundError:
@@ -162,23 +168,30 @@ def _check_tar(corpus: str, index: ShardIndex, deep: bool) -> Iterator[str]:
     unseen = dict(expected)
     sample: dict[str, bytes] = {}
     counts: Counter[str] = Counter()
+    undecoded, there = 0, storage.size_of(uri)
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
             for member in tar:
-                data = _content(tar, member)
+                if tar.offset > there:  # tarfile would read on to where it says it ends, be it for days
+                    raise EOFError("unexpected end of data")
                 span = unseen.pop(member.name, None)
                 if span is None:
                     yield f"holds {member.name}, which the index does not"
-                elif span != Span(member.offset_data, len(data), zlib.crc32(data)):
+                    continue
+                data = _content(tar, member, span.size)
+                if span != Span(member.offset_data, len(data), zlib.crc32(data)):
                     yield f"{member.name} is damaged or displaced"
                 if deep:
                     key, _, name = member.name.partition(".")
                     sample[name] = data
                     if sample.keys() >= index.samples.get(key, {}).keys():
-                        yield from _check_sample(key, sample)
-                        counts.update(count([sample]) if "cloud.npz" in sample else {})
+                        faults = list(_check_sample(key, sample))
+                        yield from faults
+                        if not faults:
+                            counts.update(count([sample]))
+                        undecoded += len(faults)
                         sample = {}
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         yield f"not a whole tar ({error})"
     if unseen:
         yield f"{len(unseen)} of {len(expected)} members are missing or unreadable, the first is {next(iter(unseen))}"
@@ -187,12 +200,13 @@ def _check_tar(corpus: str, index: ShardIndex, deep: bool) -> Iterator[str]:
         yield f"{size} bytes instead of {index.tar_size}" + (", so truncated" if size < index.tar_size else "")
     elif sha256 != index.tar_sha256:
         yield f"sha256 is {sha256[:16]}..., not {index.tar_sha256[:16]}... as committed"
-    elif deep and (difference := _first_difference(index.counts, dict(counts))):
+    elif deep and not undecoded and (difference := _first_difference(index.counts, dict(counts))):
         yield f"the index miscounts its samples ({difference})"
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, size: int) -> bytes:
+    """The bytes of a plain file of that size, else none: a link, a device or a sparse file may claim any."""
+    file = tar.extractfile(member) if member.isreg() and not member.issparse() and member.size == size else None
     return file.read() if file else b""
 
 

@@ -179,3 +179,49 @@ def test_help_says_of_every_key_its_type_default_and_meaning(jobs: Path) -> None
     assert keys["scale.pools.NAME.min"].doc == "fewest actors"
     assert spec_help.group_choices(jobs / "job.yaml")["scale"] == {"cluster": "large", "laptop": "small", "wrong": ""}
     assert spec_help.purpose(jobs / "job.yaml") == ["Purpose of the job."]
+
+
+# ---- identities that older code wrote
+
+
+@dataclass(frozen=True)
+class Grown:
+    source: str  # never had a default
+    pools: dict[str, Pool] = field(default_factory=dict)
+    teachers: tuple[Teacher, ...] = ()
+    best: Teacher | None = None
+    size: tuple[int, int] = (1, 2)
+    output: str = field(default="here", metadata=spec.WHERE_ONLY)
+
+
+def test_fields_that_older_code_did_not_know_take_their_defaults_at_any_depth() -> None:
+    old = {
+        "source": "scans",
+        "pools": {"a": {"min": 3}},
+        "teachers": [{"checkpoint": "b", "size": [5, 6]}],
+        "best": {"mode": "blur"},
+        "gone": 7,
+    }
+    default = {"checkpoint": "tiny", "points": None, "mode": "keep", "size": [1, 2]}
+    assert spec.completed(old, Grown) == {
+        "source": "scans",
+        "pools": {"a": {"min": 3, "num_cpus": 1.0}},
+        "teachers": [default | {"checkpoint": "b", "size": [5, 6]}],
+        "best": default | {"mode": "blur"},
+        "size": [1, 2],
+        "gone": 7,
+    }
+    assert spec.completed({}, Grown).keys() == {"pools", "teachers", "best", "size"}, "what has no default stays out"
+
+
+def test_a_whole_identity_is_as_it_was() -> None:
+    whole = spec.identity(Grown("scans", {"a": Pool(2)}, (Teacher(),), Teacher("b"), (3, 4)))
+    assert spec.completed(whole, Grown) == whole
+    other = {"pools": {"0": "a hash"}, "teachers": {"0": {"content": "a hash"}}, "best": None}
+    assert {**spec.completed(other, Grown), "size": 0} == {**other, "size": 0}, "another shape than the spec's stays"
+
+
+def test_a_default_is_not_taken_for_what_was_asked_otherwise() -> None:
+    old = spec.completed({"source": "scans"}, Grown)
+    assert spec.differences(old, spec.identity(Grown("scans"))) == []
+    assert spec.differences(old, spec.identity(Grown("scans", size=(3, 4)))) == ["size: [1, 2] -> [3, 4]"]

@@ -6,12 +6,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+import bombs
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_network import CONFIG, network
 
+from liftgs.formats import NewerFormat
 from liftgs.model.liftgs import LiftGS, LiftGSConfig, config_from_json
 from liftgs.model.text import encode_phrases
 from liftgs.scene import BadInput, PointCloud
@@ -86,6 +88,45 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInput, match="does not fit"):
         LiftGS.from_pretrained(tmp_path)
+
+
+def test_a_config_that_claims_more_than_its_weights_hold_takes_no_memory(tmp_path: Path) -> None:
+    network().save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["decoder"] |= {"dim": 200_000, "feedforward": 400_000}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    fault = bombs.outcome(lambda: LiftGS.from_pretrained(tmp_path))
+    assert isinstance(fault, BadInput), repr(fault)
+    assert "does not fit" in fault.reason
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": {"dtype": "F32", "shape": [1000000, 1000000], "data_offsets": [0, 4000000000000]}}',
+        b'{"a": {"dtype": "F32", "shape": [1000000, 1000000], "data_offsets": [0, 4]}}',
+        b'{"a": ' + b"[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("claimed", [None, 1 << 60])
+def test_weights_whose_header_lies_are_refused(tmp_path: Path, header: bytes, claimed: int | None) -> None:
+    network().save(tmp_path)
+    data = (claimed or len(header)).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "model.safetensors").write_bytes(data)
+    fault = bombs.outcome(lambda: LiftGS.from_pretrained(tmp_path))
+    assert isinstance(fault, BadInput), repr(fault)
+    assert fault.uri.endswith("model.safetensors")
+
+
+def test_a_config_names_its_format_and_older_ones_have_none(tmp_path: Path) -> None:
+    network().save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("format") == "liftgs-model/1"
+    assert config_from_json(config, "config.json") == CONFIG
+    with pytest.raises(NewerFormat, match="upgrade"):
+        config_from_json(config | {"format": "liftgs-model/2", "novelty": 1}, "config.json")
+    with pytest.raises(BadInput, match="liftgs-shard/1"):
+        config_from_json(config | {"format": "liftgs-shard/1"}, "config.json")
 
 
 def test_a_missing_checkpoint_says_which_ship(tmp_path: Path) -> None:
