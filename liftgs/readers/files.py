@@ -160,7 +160,9 @@ class Folder:
         """A file's own permissions are its fault; a store refuses all files to whoever lacks valid credentials."""
         if isinstance(self._fs, LocalFileSystem):
             return BadInput(uri, f"no permission to {verb} it ({blanked(str(fault))})")
-        return PermissionError(f"{uri}: no permission to {verb} it ({blanked(str(fault))}); check or renew the credentials")
+        return PermissionError(
+            f"{uri}: no permission to {verb} it ({blanked(str(fault))}); check or renew the credentials"
+        )
 
     def _path(self, relative: str) -> str:
         return f"{self._root.rstrip('/')}/{relative}"

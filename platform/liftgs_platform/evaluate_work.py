@@ -54,7 +54,7 @@ def labelling_clip(reader: CorpusReader) -> EmbedConfig:
     Raises:
         BadInput: its manifest names none.
     """
-    spec = reader.manifest["spec"]
+    spec = reader.contents.head["spec"]
     embed = spec.get("embed") if spec.get("pseudo_labels", True) else None
     if not embed:
         raise BadInput(reader.corpus, "has no pseudo-labels to lift; label it with jobs/pseudolabel.yaml")

@@ -222,15 +222,11 @@ class Store:
         found = [name for name, digest in known.items() if name == wanted or digest.startswith(wanted[:16])]
         if len(found) != 1:
             raise JobFailed(f"{self.root}: {len(found) or 'no'} stages are called {wanted!r}; see its folders' names")
-        uri = storage.join(self.root, found[0], "stage.json")
-        try:
-            facts = json.loads(storage.read_bytes(uri))
-            module = importlib.import_module(JOBS[facts["kind"]])
-            return Stage(facts["kind"], facts["title"], specs.build(module.Spec, facts["spec"], uri))
-        except FileNotFoundError:
-            raise JobFailed(f"{uri}: is missing; plan the sweep again") from None
-        except (KeyError, TypeError, ValueError) as fault:
-            raise JobFailed(f"{uri}: is damaged ({fault}); plan the sweep again") from None
+        return self._read(found[0])
+
+    def known(self) -> dict[str, Stage]:
+        """All stages that were ever planned here, by their folders' names."""
+        return {name: self._read(name) for name in sorted(self._names())}
 
     def ready_spec(self, stage: Stage) -> Any:
         """The spec as the job takes it: with the folders of its inputs, and its own.
@@ -253,6 +249,17 @@ class Store:
         if missing:
             raise JobFailed(f"{stage.name} needs {', '.join(dict.fromkeys(missing))}, which is not done")
         return replace(spec, output=self.folder(stage))
+
+    def _read(self, name: str) -> Stage:
+        uri = storage.join(self.root, name, "stage.json")
+        try:
+            facts = json.loads(storage.read_bytes(uri))
+            module = importlib.import_module(JOBS[facts["kind"]])
+            return Stage(facts["kind"], facts["title"], specs.build(module.Spec, facts["spec"], uri))
+        except FileNotFoundError:
+            raise JobFailed(f"{uri}: is missing; plan the sweep again") from None
+        except (KeyError, TypeError, ValueError) as fault:
+            raise JobFailed(f"{uri}: is damaged ({fault}); plan the sweep again") from None
 
     def _names(self, holding: str = "stage.json") -> set[str]:
         root = self.root.rstrip("/") + "/"
