@@ -3,7 +3,8 @@
 A pretraining worth twice the labels, with saturating scratch curves; see `liftgs.scaling.simulate`. "open" has labels
 up to ratio 2 from scratch and pretrained runs to .5, so that every multiplier can be read; "censored" has both to ratio
 1: at .5 the truth is at the very top of the curve, at 1 far beyond it, where an interval is one-sided and holds more
-often. Coverage should be 93 to 97 %. Width is the median of high / low, bias the median of the estimate over the truth.
+often. Coverage should be 93 to 97 %. Width is the median of high / low, bias the median of the estimate over the
+truth, or of the bound where the score is off the curve.
 """
 
 from __future__ import annotations

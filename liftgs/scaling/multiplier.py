@@ -6,6 +6,11 @@ that fits P(r) = S(m r) best.
 A percentile interval of m is a test read backwards, since S never falls: the upper limit is the m above which
 more than 97.5 % of the draws have P(r) < S(m r). That difference is nearly linear in the scores, however skewed or
 endless m itself is, so intervals hold their level also where S is nearly flat, and where m is censored.
+
+`benchmarks.multiplier` measures how often they hold the truth: 94 to 97 % from 3 seeds on, for smooth curves that bend
+as a saturating power law does and ratios at most 2.5 times apart; more often where the truth is at the top of S or
+beyond, and the interval open. Where seeds spread twice as far at ratio .1 as at 1, it is 92 % at .1. A step of S
+between two ratios would be read wrongly by any method: only more ratios tell it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ is drawn from a model of it:
   ratios, is kept in the draws and in those of the variances, so what the labels do to both arms cancels too.
 - Each run's own luck with the evaluation scenes is part of how the seeds spread, and resampled scenes show it again; a
   bootstrap over both counts it twice (Owen 2007, The pigeonhole bootstrap). It is how differently the runs of a ratio
-  respond to a resample, and it is taken out of the seeds' variance.
+  respond to a resample, and it is taken out of the seeds' variance, down to zero at most: with few seeds, intervals
+  are a little wider than they need be where that luck is much of what sets seeds apart.
 """
 
 from __future__ import annotations
