@@ -1,4 +1,6 @@
-"""Versions of what is stored. Each kind of file names its own, such as "liftgs-shard/1"; one without any is version 1.
+"""Versions of what is stored. Each kind of file names its own, such as "liftgs-shard/1".
+
+Models, samples and runs of version 1 may name none, as they began without.
 
 What is added to a file that older code may ignore, and newer code may miss, needs no new version.
 """
@@ -6,8 +8,6 @@ What is added to a file that older code may ignore, and newer code may miss, nee
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from liftgs.scene import BadInput
 
@@ -18,20 +18,19 @@ class NewerFormat(BadInput):
     """Nothing is wrong with the data; the code is too old for it. Never a reason to write it anew."""
 
 
-def check_format(content: Mapping[str, Any], known: str, uri: str) -> None:
+def check_format(found: object, known: str, uri: str) -> None:
     """See that code which knows a format up to some version may read a file.
 
     Args:
-        content: of the file; "format" is absent or names the kind and the version.
+        found: what the file says of itself, the kind and the version.
         known: the newest version that is known, such as "liftgs-shard/1".
         uri: for messages.
 
     Raises:
         NewerFormat: a later version of the same kind.
-        ValueError: another kind, or no version at all.
+        ValueError: another kind, or no version.
     """
     kind, _, newest = known.rpartition("/")
-    found = content.get("format", f"{kind}/1")
     version = re.fullmatch(rf"{re.escape(kind)}/([1-9][0-9]{{0,8}})", str(found))
     if version is None:
         raise ValueError(f"format {found!r}, not {known!r}")

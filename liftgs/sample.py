@@ -449,7 +449,7 @@ class Sample:
         if not isinstance(meta, dict):
             raise BadInput(uri, "not a JSON object")
         with codecs.bad_values(uri):
-            check_format(meta, FORMAT, uri)
+            check_format(meta.get("format", "liftgs-sample/1"), FORMAT, uri)
         return meta
 
     @cached_property

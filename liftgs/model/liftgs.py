@@ -295,7 +295,7 @@ def config_from_json(value: Any, uri: str) -> LiftGSConfig:
     """
     if isinstance(value, Mapping):
         with bad_values(uri):
-            check_format(value, FORMAT, uri)
+            check_format(value.get("format", "liftgs-model/1"), FORMAT, uri)
         value = {key: inner for key, inner in value.items() if key != "format"}
     return _build(LiftGSConfig, value, uri, "")
 

@@ -295,7 +295,7 @@ def _names(run: str) -> dict[int, list[str]]:
 def _read_commit(uri: str) -> dict[str, Any]:
     try:
         commit = json.loads(storage.read_bytes(uri))
-        check_format(commit, FORMAT, uri)
+        check_format(commit["format"], FORMAT, uri)
         if not commit["files"].keys() >= {_TENSORS, _STRUCTURE} or any("/" in name for name in commit["files"]):
             raise ValueError(f"lists {sorted(commit['files'])}")
     except FileNotFoundError:

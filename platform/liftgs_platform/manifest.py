@@ -134,7 +134,7 @@ def read_manifest(corpus: str, object_hook: Callable[[dict[str, Any]], Any] | No
     uri = storage.join(corpus, MANIFEST)
     try:
         manifest = json.loads(storage.read_bytes(uri), object_hook=object_hook)
-        check_format(manifest, FORMAT, uri)
+        check_format(manifest["format"], FORMAT, uri)
     except FileNotFoundError:
         raise FileNotFoundError(f"{uri}: no such file; is it a corpus, and has its job finished?") from None
     except NewerFormat:

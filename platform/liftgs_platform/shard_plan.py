@@ -107,7 +107,7 @@ class Plan:
         """The plan that `encode` wrote; `uri` is for messages. Raises BadInput on anything else."""
         try:
             header, *lines = map(json.loads, data.decode().splitlines())
-            check_format(header, FORMAT, uri)
+            check_format(header["format"], FORMAT, uri)
             if len(lines) != header["shards"]:
                 raise ValueError(f"holds {len(lines)} of {header['shards']} shards")
             shards = tuple(PlannedShard(line["shard"], tuple(map(_chunk, line["chunks"]))) for line in lines)

@@ -68,7 +68,7 @@ class ShardIndex:
         """What `encode` wrote; `uri` is for messages. Raises BadInput on anything else."""
         try:
             fields: dict[str, Any] = json.loads(data)
-            check_format(fields, FORMAT, uri)
+            check_format(fields["format"], FORMAT, uri)
             samples = {
                 key: {name: Span(*map(int, span)) for name, span in members.items()}
                 for key, members in fields["samples"].items()

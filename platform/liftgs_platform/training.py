@@ -387,7 +387,7 @@ def claim(run: str, identity: Mapping[str, Any], spec: type | None = None) -> No
     wanted = json.loads(json.dumps(identity))
     try:
         begun = json.loads(storage.read_bytes(uri))
-        check_format(begun, FORMAT, uri)
+        check_format(begun.get("format", "liftgs-run/1"), FORMAT, uri)
     except FileNotFoundError:
         record = json.dumps({"format": FORMAT, **wanted}, indent=1, sort_keys=True)
         storage.write_bytes(uri, record.encode() + b"\n")

@@ -74,7 +74,7 @@ def test_no_manifest_before_the_last_shard(tmp_path: Path):
     assert not manifest.is_current(corpus, [plan, tiny_corpora.plan([], retry=1)])
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": "liftgs-corpus/9"}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": "liftgs-shard/1"}'])
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes):
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(BadInput, match=r"manifest\.json: not a manifest .* submit the job again"):

@@ -45,7 +45,7 @@ def test_another_plan_never_replaces_one(tmp_path: Path):
         lambda data: data.splitlines(keepends=True)[0],
         lambda data: b"",
         lambda data: b"\xff\xfe",
-        lambda data: data.replace(b"liftgs-plan/1", b"liftgs-plan/9"),
+        lambda data: data.replace(b"liftgs-plan/1", b"liftgs-plan/0"),
         lambda data: data + b"[]\n",
     ],
 )

@@ -163,7 +163,7 @@ def test_a_corpus_of_another_plan_is_left_alone(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b'{"format":"liftgs-shard/9"}', b"\xff", b'{"format":"liftgs-shard/1"}']
+    "content", [b"", b"{}", b"[]", b'{"format":"liftgs-corpus/1"}', b"\xff", b'{"format":"liftgs-shard/1"}']
 )
 def test_a_damaged_commit_is_named_and_may_be_redone(tmp_path: Path, content: bytes):
     plan = tiny_corpora.plan()
