@@ -13,6 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from liftgs.scene import BadInput
+from liftgs.secrecy import blanked
 
 
 class Folder:
