@@ -18,8 +18,15 @@ from PIL import Image
 GIB = 1 << 30
 
 
-def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 100) -> BaseException | None:
+def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 60) -> BaseException | None:
     """What an action raises in a process of its own, which may take so much more memory, and so much time."""
+    raised = _outcome(action, megabytes, seconds)
+    if isinstance(raised, TimeoutError):  # a fork of a process with threads may get stuck before it does anything
+        raised = _outcome(action, megabytes, seconds)
+    return raised
+
+
+def _outcome(action: Callable[[], Any], megabytes: int, seconds: int) -> BaseException | None:
     context = multiprocessing.get_context("fork")
     results, sender = context.Pipe(duplex=False)
 
@@ -36,11 +43,14 @@ def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 100)
 
     process = context.Process(target=work)
     process.start()
+    sender.close()  # so that the end of the process is the end of the pipe
     try:
         if not results.poll(seconds):
-            return TimeoutError(f"still busy after {seconds} s" if process.is_alive() else "died without a word")
+            return TimeoutError(f"still busy after {seconds} s")
         raised: BaseException | None = results.recv()
         return raised
+    except EOFError:
+        return RuntimeError("died without a word")
     finally:
         process.kill()
         process.join()
