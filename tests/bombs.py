@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import resource
@@ -20,17 +21,11 @@ GIB = 1 << 30
 
 def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 60) -> BaseException | None:
     """What an action raises in a process of its own, which may take so much more memory, and so much time."""
-    raised = _outcome(action, megabytes, seconds)
-    if isinstance(raised, TimeoutError):  # a fork of a process with threads may get stuck before it does anything
-        raised = _outcome(action, megabytes, seconds)
-    return raised
-
-
-def _outcome(action: Callable[[], Any], megabytes: int, seconds: int) -> BaseException | None:
     context = multiprocessing.get_context("fork")
     results, sender = context.Pipe(duplex=False)
 
     def work() -> None:
+        gc.freeze()  # the parent's garbage may wait in its finalizers for threads that are not here
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + (megabytes << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
