@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import resource
@@ -18,12 +19,13 @@ from PIL import Image
 GIB = 1 << 30
 
 
-def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 100) -> BaseException | None:
+def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 60) -> BaseException | None:
     """What an action raises in a process of its own, which may take so much more memory, and so much time."""
     context = multiprocessing.get_context("fork")
     results, sender = context.Pipe(duplex=False)
 
     def work() -> None:
+        gc.freeze()  # the parent's garbage may wait in its finalizers for threads that are not here
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + (megabytes << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -36,11 +38,14 @@ def outcome(action: Callable[[], Any], megabytes: int = 400, seconds: int = 100)
 
     process = context.Process(target=work)
     process.start()
+    sender.close()  # so that the end of the process is the end of the pipe
     try:
         if not results.poll(seconds):
-            return TimeoutError(f"still busy after {seconds} s" if process.is_alive() else "died without a word")
+            return TimeoutError(f"still busy after {seconds} s")
         raised: BaseException | None = results.recv()
         return raised
+    except EOFError:
+        return RuntimeError("died without a word")
     finally:
         process.kill()
         process.join()
