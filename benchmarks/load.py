@@ -2,10 +2,11 @@
 
 Each step does its work on 10,000 and on 100,000 tiny chunks, in a process of its own; the peer is ten times what the
 smaller corpus took, so a ratio below 1 is worse than linear. Time is the processor's, of all threads and of the kernel,
-so that other work on the machine counts little. Memory is by how much the process grew at most. Scenes are TUM sequences of lists alone: planning reads no photo. A sample is two photos and a cloud of some bytes each, four make
-a shard. Files are flushed as in a job, but in a folder of memory (/dev/shm) where there is one, so that the code is
-timed and not the disk. "resume" finds that nothing is missing, "loader" reads a shuffled epoch, "share" begins one on a
-tenth of the scenes.
+so that other work on the machine counts little. Memory is by how much the process grew at most.
+
+Scenes are TUM sequences of lists alone: planning reads no photo. A sample is two photos and a cloud of some bytes each,
+four make a shard. Files are flushed as in a job, but in a folder of memory (/dev/shm) where there is one. "resume" is to
+find that nothing is missing, "loader" to read a shuffled epoch, "share" to begin one on a tenth of the scenes.
 
 Then a corpus of ten million chunks is opened: a manifest and 100,000 indexes of 100 samples as a job would have written
 them, 24 members to a sample. Its tars are links to one, since their bytes are the same but for the keys, which nobody
