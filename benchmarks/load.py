@@ -5,8 +5,8 @@ smaller corpus took, so a ratio below 1 is worse than linear. Time is the proces
 so that other work on the machine counts little. Memory is by how much the process grew at most.
 
 Scenes are TUM sequences of lists alone: planning reads no photo. A sample is two photos and a cloud of some bytes each,
-four make a shard. Files are flushed as in a job, but in a folder of memory (/dev/shm) where there is one. "resume" is to
-find that nothing is missing, "loader" to read a shuffled epoch, "share" to begin one on a tenth of the scenes.
+four make a shard. Files are flushed as in a job, but in a folder of memory (/dev/shm) where there is one. "resume"
+finds nothing missing, "loader" reads a shuffled epoch, "share" begins one on a tenth of the scenes.
 
 Then a corpus of ten million chunks is opened: a manifest and 100,000 indexes of 100 samples as a job would have written
 them, 24 members to a sample. Its tars are links to one, since their bytes are the same but for the keys, which nobody
