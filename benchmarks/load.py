@@ -236,23 +236,23 @@ def open_large(folder: str, size: int) -> list[Row]:
     seconds: dict[str, float] = {}
 
     def work() -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         mixture = Mixture([CorpusSpec(folder)], seed=0)
-        seconds["open"] = time.perf_counter() - began
+        seconds["open"] = time.process_time() - began
         mixture.sample(mixture.order[0])
-        seconds["first"] = time.perf_counter() - began
+        seconds["first"] = time.process_time() - began
         for position in range(1, 1 + RANDOM_READS):
             mixture.sample(mixture.order[position])
-        seconds["more"] = time.perf_counter() - began - seconds["first"]
+        seconds["more"] = time.process_time() - began - seconds["first"]
 
     megabytes = peak_growth_bytes(work) / 1e6
     text = os.path.getsize(Path(folder, manifest.MANIFEST)) / 1e6
     case = f"{size:,} chunks in {LARGE_SHARDS:,} shards"
     return [
         plain_row(f"{case}: manifest.json", text, "MB"),
-        plain_row(f"{case}: open", seconds["open"], "s"),
-        plain_row(f"{case}: open, to the first sample", seconds["first"], "s"),
-        plain_row(f"{case}: samples in random order", RANDOM_READS / seconds["more"], "samples/s"),
+        plain_row(f"{case}: open", seconds["open"], "CPU s"),
+        plain_row(f"{case}: open, to the first sample", seconds["first"], "CPU s"),
+        plain_row(f"{case}: samples in random order", RANDOM_READS / seconds["more"], "samples/CPU s"),
         most_row(f"{case}: memory", megabytes, MOST_LARGE_MB, "MB"),
     ]
 

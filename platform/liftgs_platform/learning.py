@@ -228,8 +228,7 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
     optim, total = spec.optim, spec.optim.steps * spec.optim.batch_size
     at = checkpoints.newest(spec.output)
     step = int(at.rpartition("-")[2]) if at else 0
-    written = preflight.writable(spec.output)
-    lines = {"output": f"{spec.output}: {written.text}"}
+    lines = {"output": spec.output, "writing": preflight.writable(spec.output).text}
     try:
         mixture = open_corpora(spec, suits)
         lines |= {

@@ -274,7 +274,7 @@ def checks(spec: Spec, todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
     findings = [preflight.writable(spec.output), preflight.present("weights", weights(spec))]
     if todo and not spec.source.startswith("procedural:"):
         chunk = todo[0].chunks[0]
-        read = preflight.readable("source", lambda: open_scene(chunk.scene_uri, spec.reader).load(chunk.frame_ids[0]))
+        read = preflight.readable("reading", lambda: open_scene(chunk.scene_uri, spec.reader).load(chunk.frame_ids[0]))
         findings.append(read)
     return findings
 
