@@ -217,7 +217,8 @@ def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:
 def forecast(spec: Spec) -> str:
     """What `run` would do."""
     lines = {
-        "output": f"{spec.output}: {preflight.writable(spec.output).text}",
+        "output": spec.output,
+        "writing": preflight.writable(spec.output).text,
         "networks": ", ".join(f"{one.name} ({one.uri})" for one in spec.checkpoints),
         "classes": f"{len(class_names(spec.classes))}",
     }

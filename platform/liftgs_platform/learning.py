@@ -297,8 +297,7 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
     except BadInput as fault:
         raise JobFailed(str(fault)) from fault
     step, end = cursor.step, optim.cooling.end(cursor.cool_from) if optim.cooling else optim.steps
-    written = preflight.writable(spec.output)
-    lines = {"output": f"{spec.output}: {written.text}"}
+    lines = {"output": spec.output, "writing": preflight.writable(spec.output).text}
     try:
         mixture = open_corpora(spec, suits)
         lines |= {

@@ -80,10 +80,10 @@ def writable(output: str) -> Finding:
         found = storage.read_bytes(probe)
         storage.delete(probe)
     except OSError as error:  # StorageError is one
-        return Finding("output", problem=f"{error}; the job must write, read and delete below {output}")
+        return Finding("writing", problem=f"{error}; the job must write, read and delete below {output}")
     if found != _PROBE:
-        return Finding("output", problem=f"{output}: what is read there is not what was written")
-    return Finding("output", "can be written, read and deleted")
+        return Finding("writing", problem=f"{output}: what is read there is not what was written")
+    return Finding("writing", "can be written, read and deleted")
 
 
 def readable(what: str, read: Callable[[], object]) -> Finding:

@@ -164,6 +164,8 @@ def run(spec: Spec, job: Job) -> None:
         print(forecast(spec, plans, todo))
         return
     preflight.require(checks(spec, todo))
+    for name, text in outlook(spec, todo).items():
+        print(f"{name:<9}{text}")
     begun_by = plans[0].provenance["code_revision"]
     if begun_by != code_revision():
         print(f"note: this corpus was begun by code {begun_by}; what is missing is made by {code_revision()}")
@@ -185,7 +187,7 @@ def run(spec: Spec, job: Job) -> None:
 def work(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard], job: Job, run_folder: str) -> None:
     """Label shards on Ray, and note how fast it went."""
     job.connect()
-    preflight.require([*preflight.nodes([spec.source, spec.output, *weights(spec)]), *room_for(spec, todo)])
+    preflight.require([*preflight.nodes([spec.source, spec.output, *weights(spec)]), *room_for(spec, plans, todo)])
     started = monotonic()
     state, tallies, frames_per_s = label(spec, plans, todo, factories(spec, plans))
     seconds = monotonic() - started
@@ -282,7 +284,7 @@ def checks(spec: Spec, todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
     findings = [preflight.writable(spec.output), preflight.present("weights", weights(spec))]
     if todo and not spec.source.startswith("procedural:"):
         chunk = todo[0].chunks[0]
-        read = preflight.readable("source", lambda: open_scene(chunk.scene_uri, spec.reader).load(chunk.frame_ids[0]))
+        read = preflight.readable("reading", lambda: open_scene(chunk.scene_uri, spec.reader).load(chunk.frame_ids[0]))
         findings.append(read)
     return findings
 
@@ -292,11 +294,11 @@ def weights(spec: Spec) -> list[str]:
     return [spec.segment.checkpoint, spec.embed.pretrained, spec.caption.vocabulary] if spec.pseudo_labels else []
 
 
-def room_for(spec: Spec, todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
+def room_for(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
     """Whether the nodes have memory for the processes, and the object store for the shards between them."""
     import ray  # noqa: PLC0415
 
-    actors = sum(pool.min for pool in build_pools(spec, factories(spec, []), ray.cluster_resources()))
+    actors = sum(pool.min for pool in build_pools(spec, factories(spec, plans), ray.cluster_resources()))
     shard = max((frames_of([shard]) for shard in todo), default=0) * spec.photo_long_side_px**2 * _PIXEL_BYTES
     advice = "give scale.pools fewer actors, or the cluster more"
     return [

@@ -131,9 +131,9 @@ def test_a_dry_run_tells_what_would_not_work(
     missing = f"segment.checkpoint={tmp_path / 'sam.pth'}"
     assert launcher.main([str(ROOT / "jobs" / "pseudolabel.yaml"), *arguments, missing]) == 0
     lines = dict(line.split(maxsplit=1) for line in capfd.readouterr().out.splitlines())
-    assert lines["output"].startswith("PROBLEM: cannot write ")
+    assert lines["writing"].startswith("PROBLEM: cannot write ")
     assert lines["weights"].startswith(f"note: this machine lacks {tmp_path / 'sam.pth'}")
-    assert lines["source"] == "ok, can be read"
+    assert lines["reading"] == "ok, can be read"
 
 
 @pytest.mark.parametrize("kind", ["pseudolabel", "pretrain"])
@@ -146,9 +146,9 @@ def test_a_job_whose_output_cannot_be_written_begins_nothing(
         tiny_corpora.write(str(tmp_path / "labelled"), tiny_corpora.plan())
         inputs = [f"corpora=[{{uri: {tmp_path / 'labelled'}}}]"]
         monkeypatch.setattr(pretrain, "check_labels", lambda sample, config: None)
-    monkeypatch.setattr(preflight, "writable", lambda uri: Finding("output", problem=f"cannot write {uri}"))
+    monkeypatch.setattr(preflight, "writable", lambda uri: Finding("writing", problem=f"cannot write {uri}"))
     assert launcher.main([str(ROOT / "jobs" / f"{kind}.yaml"), *inputs, f"output={tmp_path / 'new'}"]) == 1
-    assert f"error: nothing was begun, since output: cannot write {tmp_path / 'new'}" in capfd.readouterr().err
+    assert f"error: nothing was begun, since writing: cannot write {tmp_path / 'new'}" in capfd.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -19,7 +19,7 @@ from liftgs.readers import ReaderOptions, list_scenes, open_scene
 from liftgs.readers.arkitscenes import ArkitScene
 from liftgs.readers.ase import AseScene
 from liftgs.readers.colmap import ColmapScene
-from liftgs.readers.files import natural_order, safe_name
+from liftgs.readers.files import Folder, natural_order, safe_name
 from liftgs.readers.folder import FolderScene
 from liftgs.readers.nerfstudio import NerfstudioScene
 from liftgs.readers.scannet import ScanNetScene
@@ -124,6 +124,22 @@ def test_numbers_sort_by_value():
     assert natural_order(["10", "2", "1"]) == ["1", "2", "10"]
     assert natural_order(["b1", "a10", "a9", "a", "7"]) == ["7", "a", "a9", "a10", "b1"]
     assert natural_order(["01", "1"]) == ["01", "1"]
+
+
+def test_a_refusal_is_a_files_fault_on_a_disk_and_the_credentials_in_a_store(tmp_path, monkeypatch):
+    """Else credentials that expire would put all that is left of a source into quarantine."""
+    (tmp_path / "x").write_bytes(b"x")
+    fsspec.filesystem("memory").pipe_file("/refused/x", b"x")
+
+    def refuse(*_, **__):
+        raise PermissionError("The provided token has expired")
+
+    for folder, fault in ((Folder(str(tmp_path)), BadInput), (Folder("memory://refused"), PermissionError)):
+        for verb, ask in (("ls", folder.entries), ("cat_file", lambda folder=folder: folder.read("x"))):
+            monkeypatch.setattr(folder._fs, verb, refuse)
+            with pytest.raises(fault, match=r"no permission to (list|read) it \(The provided token has expired"):
+                ask()
+            monkeypatch.undo()
 
 
 def test_an_unknown_format_is_refused():
