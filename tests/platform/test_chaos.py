@@ -64,7 +64,11 @@ class Chaos:
 
     def _label(self, corpus: Path, kills: int) -> None:
         done = False
+        most = self.submissions + 3 * kills + 3  # each kill costs one or two; a driver that cannot start costs all
         while not done:
+            if self.submissions >= most:
+                log = (self.folder / f"driver{self.submissions}.log").read_text()
+                raise AssertionError(f"{self.submissions} submissions, and {self.victims}: {log[-3000:]}")
             driver = self._submit(corpus)
             try:
                 done = self._disturb(driver, corpus, kills)

@@ -33,6 +33,9 @@ class Chaos:
 
     def run(self) -> None:
         while True:
+            if self.submissions > 2 * KILLS:
+                log = (self.file.parent / f"driver{self.submissions}.log").read_text()
+                raise AssertionError(f"{self.submissions} submissions, and {self.victims}: {log[-3000:]}")
             driver = self._submit()
             while len(self.victims) < KILLS and driver.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
