@@ -54,7 +54,7 @@ def write_evaluation(folder: Path, corpus: Path, finished: bool) -> None:
     if finished:
         nothing = InstanceScores(np.zeros((0, len(THRESHOLDS))), np.zeros(0, int))
         networks = [
-            NetworkScores(name, {"AP25": Interval(value, 0, 1)}, {}, nothing, [], {})
+            NetworkScores(name, {"AP25": Interval(value, 0, 1)}, {}, {}, nothing, [], {})
             for name, value in (("scratch", 0.25), ("pretrained", 0.5), ("empty", float("nan")))
         ]
         facts = Scores((), tuple(networks), 0, {}, {}).plain()
