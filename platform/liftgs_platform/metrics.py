@@ -2,13 +2,21 @@
 
 Ray's agent on each node exports them to Prometheus, with `ray_` in front and with labels of its own, of which
 `WorkerId` tells processes apart. A counter counts since a process started, and outlives it; a gauge is gone some twenty
-seconds after its process. Imports no Ray until an instrument is made.
+seconds after its process, or after it was closed. Imports no Ray until an instrument is made.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
+
+#: Seconds between repetitions of what gauges say; Ray collects every ten, as it comes.
+REPEAT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,54 @@ METRICS = (
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
+class Gauge:
+    """A gauge that says its last values again and again until it is closed.
+
+    Ray's own is gone when it was silent for two reports, and with it whatever would tell of a process that hangs.
+    """
+
+    def __init__(self, of_ray: Any):
+        """`of_ray`: the gauge of `ray.util.metrics`."""
+        self._gauge = of_ray
+        self._last: dict[tuple[tuple[str, str], ...], float] = {}
+        _KEPT.add(self)
+
+    def set(self, value: float, tags: Mapping[str, str]) -> None:
+        """The value from now on, for these labels."""
+        with _LOCK:
+            self._last[tuple(sorted(tags.items()))] = value
+            self._gauge.set(value, tags=dict(tags))
+
+    def repeat(self) -> None:
+        """Say it again."""
+        with _LOCK:
+            for tags, value in self._last.items():
+                self._gauge.set(value, tags=dict(tags))
+
+    def close(self) -> None:
+        """Say nothing again."""
+        _KEPT.discard(self)
+
+
+_KEPT: set[Gauge] = set()
+_LOCK = threading.Lock()
+
+
+def _repeat() -> None:
+    while True:
+        time.sleep(REPEAT_EVERY_S)
+        for gauge in list(_KEPT):
+            with suppress(Exception):  # Ray may be gone; the work is not to suffer from it
+                gauge.repeat()
+
+
+@cache
+def _keep() -> None:
+    threading.Thread(target=_repeat, name="metrics", daemon=True).start()
+
+
 def instrument(name: str) -> Any:
-    """The Counter, Gauge or Histogram of `ray.util.metrics` for a metric of the list.
+    """The `Counter` or `Histogram` of `ray.util.metrics`, or the `Gauge` of ours, for a metric of the list.
 
     Raises:
         KeyError: there is no such metric.
@@ -117,8 +171,10 @@ def instrument(name: str) -> Any:
     metric = _BY_NAME[name]
     if metric.kind == "histogram":
         return of_ray.Histogram(name, metric.meaning, boundaries=list(metric.buckets), tag_keys=metric.labels)
-    kind = of_ray.Counter if metric.kind == "counter" else of_ray.Gauge
-    return kind(name, description=metric.meaning, tag_keys=metric.labels)
+    if metric.kind == "counter":
+        return of_ray.Counter(name, description=metric.meaning, tag_keys=metric.labels)
+    _keep()
+    return Gauge(of_ray.Gauge(name, description=metric.meaning, tag_keys=metric.labels))
 
 
 def table() -> str:

@@ -32,7 +32,7 @@ class StageMetrics:
 
 
 class LabellingMetrics:
-    """How far a labelling job is; held by its driver, so that it ends with the job."""
+    """How far a labelling job is; held by its driver, and closed when it ends."""
 
     def __init__(self, corpus: str, stages: Collection[str], frames: int):
         """Args:
@@ -59,9 +59,13 @@ class LabellingMetrics:
         for number, stage in enumerate(self._stages):
             self._left.set(min(left[number:]), tags={"corpus": self._corpus, "stage": stage})
 
+    def close(self) -> None:
+        """The job has ended, well or not."""
+        self._left.close()
+
 
 class SweepMetrics:
-    """How far a sweep is; held by its driver."""
+    """How far a sweep is; held by its driver, and closed when it ends."""
 
     def __init__(self, sweep: str):
         """`sweep`: URI of its folder."""
@@ -73,6 +77,10 @@ class SweepMetrics:
         self._seen |= states.keys()
         for state in self._seen:
             self._stages.set(states.get(state, 0), tags={"sweep": self._sweep, "state": state})
+
+    def close(self) -> None:
+        """The sweep has ended, well or not."""
+        self._stages.close()
 
 
 def name_of(uri: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -378,7 +379,7 @@ def label(
         metrics.show(found.tallies)
         return found
 
-    with Progress(state, seen) as progress:
+    with closing(metrics), Progress(state, seen) as progress:
         try:
             for result in label_pool.results(label_pool.pipeline(todo, pools, ledger)):
                 if result.failure is not None:

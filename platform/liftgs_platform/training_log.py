@@ -298,4 +298,6 @@ class RayMetrics:
         """Ray does it."""
 
     def close(self) -> None:
-        """Ray does it."""
+        """See `Sink`."""
+        for gauge in (self._value, *self._gauges.values()):
+            gauge.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,33 @@ def test_every_metric_is_really_set(recorded: Recorded) -> None:
     assert {name for name, *_ in recorded.values} == {metric.name for metric in METRICS}
     assert recorded.values["liftgs_stage_busy_seconds_total", "commit"] == 1.5
     assert recorded.values["liftgs_labelling_frames_left", "kitchens", "load"] == 9
+
+
+def test_a_gauge_says_its_value_again_until_it_is_closed(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets a gauge that is silent for two reports: a hanging process would look like one that has ended."""
+    monkeypatch.setattr(metrics, "REPEAT_EVERY_S", 0.01)
+    key = ("liftgs_sweep_stages", "mixes", "done")
+    sweep = SweepMetrics("mixes")
+    sweep.show({"done": 2})
+    del recorded.values[key]
+    deadline = time.monotonic() + 30
+    while key not in recorded.values:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    sweep.close()
+    time.sleep(0.1)  # a repetition that is under way
+    recorded.values.clear()
+    time.sleep(0.3)
+    assert key not in recorded.values
+
+
+@pytest.mark.parametrize("kind", [RayMetrics, SweepMetrics, lambda uri: LabellingMetrics(uri, STAGES, 1)])
+def test_whatever_has_ended_leaves_no_gauge_behind(recorded: Recorded, kind: Any) -> None:
+    before = set(metrics._KEPT)
+    told = kind("name")
+    assert len(metrics._KEPT) > len(before)
+    told.close()
+    assert before == metrics._KEPT
 
 
 def left(recorded: Recorded) -> list[float]:
