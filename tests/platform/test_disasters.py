@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -217,7 +218,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """A driver in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, chaos_driver.__file__, str(work.source), corpus, str(seconds)],
+        [sys.executable, "-X", "faulthandler", chaos_driver.__file__, str(work.source), corpus, str(seconds)],
         env={**os.environ, "RAY_ADDRESS": cluster.address, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -225,12 +226,13 @@ def start(
     )
 
 
-def ended(driver: subprocess.Popen[str], timeout_s: float = 240) -> tuple[int, str]:
-    """Exit code and what it said."""
+def ended(driver: subprocess.Popen[str], timeout_s: float = 300) -> tuple[int, str]:
+    """Exit code and what it said; where it stands, if it does not end."""
     try:
         said = driver.communicate(timeout=timeout_s)[0]
-    finally:
-        driver.kill()
+    except subprocess.TimeoutExpired:
+        driver.send_signal(signal.SIGABRT)  # it was started with faulthandler
+        pytest.fail(f"no end after {timeout_s} s: {driver.communicate()[0]}")
     return driver.returncode, said
 
 
@@ -257,7 +259,7 @@ def shim(tmp_path: Path) -> Path:
     return library
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_a_clock_that_jumps_changes_nothing(
     ray_settings: None, clock: Path, shim: Path, work: Work, tmp_path: Path, jump_s: int
@@ -299,7 +301,7 @@ def far_cluster(ray_settings: None, store: Gateway) -> Iterator[RayCluster]:
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_gateway_that_is_away_is_waited_for(
     far_cluster: RayCluster, store: Gateway, work: Work, s3_folder: str, seconds: int
 ) -> None:
@@ -313,7 +315,7 @@ def test_a_gateway_that_is_away_is_waited_for(
     assert not list(verify(s3_folder))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_credentials_that_expire_end_the_run_and_new_ones_finish_it(
     far_cluster: RayCluster, store: Gateway, work: Work, s3_folder: str
 ) -> None:
