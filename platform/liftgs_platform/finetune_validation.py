@@ -12,8 +12,9 @@ from functools import cached_property
 
 from liftgs.model.liftgs import LiftGS
 from liftgs.scene import BadInput
-from liftgs.tasks.evaluation import Encode, ExamConfig, examine
+from liftgs.tasks.evaluation import ExamConfig, by_network, examine
 from liftgs.tasks.instances import Overlaps, score_instances
+from liftgs.tasks.phrases import Encode
 from liftgs.tasks.referral import Referral, accuracy_table
 from liftgs.training.world import World
 from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
@@ -102,7 +103,7 @@ class HeldOut:
         draw = self._draws[place]
         try:
             sample = self._corpora.sample(draw)
-            paper = examine(model, sample, f"{place:05d}", self.names, self.encode, self.config.exam)
+            paper = examine(by_network(model), sample, f"{place:05d}", self.names, self.encode, self.config.exam)
         except BadInput as fault:
             return fault
         return paper.overlaps, paper.referrals

@@ -73,14 +73,14 @@ def label(spec: pseudolabel.Spec) -> None:
 
 def pretrain_here() -> None:
     """Until the spec's last step."""
-    claim(RUN.output, learning.identity(RUN, learning.open_corpora(RUN, pretrain.check_labels)))
+    claim(RUN.output, learning.identity(RUN, learning.open_corpora(RUN, pretrain.check_labels)), pretrain.Spec)
     train(pretrain.Pretraining(RUN), RUN.output, RUN.loop)
 
 
 def evaluate_here() -> None:
     """What is missing."""
     mixture, weights = evaluate.look(EVALUATION)
-    claim(EVALUATION.output, evaluate.identity(EVALUATION, mixture, weights))
+    claim(EVALUATION.output, evaluate.identity(EVALUATION, mixture, weights), evaluate.Spec)
     examiner = Examiner(EVALUATION.output, evaluate.class_names(EVALUATION.classes), "", EVALUATION.exam, False)
     missing = set(evaluate.sheets_of(EVALUATION, mixture))
     examine_here(examiner, [s for s in missing if s.path not in evaluate.marked(EVALUATION.output)])
