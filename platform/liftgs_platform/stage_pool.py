@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_teachers import use_threads
@@ -133,6 +134,9 @@ class Pool:
                 self._change(one, "waiting", "its process does not answer; it is asked again")
                 continue
             except RayActorError as death:
+                with suppress(RayError):  # gives its name free, which the next one is to have
+                    ray.kill(actor)
+                time.sleep(_LOOK_EVERY_S)
                 again = one.attempts <= self.spec.retries
                 self._change(one, "waiting" if again else "failed", f"its process is lost: {_first_line(death)}")
                 continue

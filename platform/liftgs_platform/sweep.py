@@ -80,7 +80,7 @@ def run(spec: Spec, job: Job) -> int:
 
     folder = job.record(spec)
     reused = {stage.hash for stage in stages if store.done(stage)}
-    with View(name_of(spec), store, stages, folder, lambda: write(spec, cells, store, reused)) as view:
+    with View(spec.output, store, stages, folder, lambda: write(spec, cells, store, reused)) as view:
         ends = Pool(store, spec.pool, job, view.changed).run(stages)
     uri = write(spec, cells, store, reused)
     failed = [one for one in ends.values() if one.state == "failed"]

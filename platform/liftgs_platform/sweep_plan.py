@@ -19,6 +19,9 @@ from liftgs_platform.sweep_results import COMPUTE, SCRATCH
 #: What a network is called in the evaluation of a stage, which has only one.
 NETWORK = "network"
 
+#: A schedule that looks at validation is refused without; the corpora themselves are stages, and are put in later.
+PLACE_OF_VALIDATION = "validation.corpora=[{uri: unused}]"
+
 #: What makes the finetuning job learn from lifted pseudo-labels.
 LIFTED = ("item.labels=lifted", "item.task=instances")
 
@@ -247,14 +250,15 @@ class _Planner:
     def _finetune(
         self, name: str, mix: MixSpec, ratio: float, seed: int, start: _Start | None, more_steps: int = 0
     ) -> Stage:
-        tuning = self._load("finetune", (*self.spec.finetune, *mix.finetune))
+        seen = (PLACE_OF_VALIDATION,) if self._validation else ()
+        tuning = self._load("finetune", (*self.spec.finetune, *mix.finetune, *seen))
         labelled = (
             replace(corpus, share=min(1.0, source.share * ratio), share_seed=seed)
             for (corpus, _), source in zip(self._labelled, self.spec.labelled, strict=True)
         )
         if self._validation:
-            seen = tuple(corpus for corpus, _ in self._validation)
-            tuning = replace(tuning, validation=replace(tuning.validation, corpora=seen))
+            held_out = tuple(corpus for corpus, _ in self._validation)
+            tuning = replace(tuning, validation=replace(tuning.validation, corpora=held_out))
         title = f"finetune {name}, ratio {ratio:g}, seed {seed}"
         if more_steps:
             steps = tuning.optim.steps + math.ceil(more_steps * self.spec.compute.step_cost)

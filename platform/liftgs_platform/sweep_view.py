@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from statistics import median
@@ -11,21 +12,17 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from ray.util.metrics import Gauge
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from liftgs_platform import storage
+from liftgs_platform.monitoring import SweepMetrics
 from liftgs_platform.progress import clock
 from liftgs_platform.stage_pool import Progress
 from liftgs_platform.stages import KINDS, Stage, Store
 from liftgs_platform.training_log import newest
 
-#: name -> what it is, with `ray_` in front in Prometheus.
-METRICS = {"liftgs_sweep_stages": "Stages of a sweep, by kind and state"}
-
-STATES = ("waiting", "running", "done", "reused", "failed", "blocked")
 _LINE_EVERY_S = 30.0
 _REPORT_EVERY_S = 300.0
 
@@ -35,19 +32,17 @@ class View:
 
     def __init__(self, sweep: str, store: Store, stages: Sequence[Stage], folder: str, report: Callable[[], Any]):
         """Args:
-        sweep: its name.
+        sweep: URI of its folder.
         store: of the stages.
         stages: of the sweep.
         folder: of this run; gets events.jsonl.
         report: writes the report of what is there.
         """
-        self._sweep, self._store, self._report = sweep, store, report
+        self._store, self._report = store, report
         self._states = {stage.hash: Progress(stage) for stage in stages}
         self._events: list[dict[str, Any]] = []
         self._uri = storage.join(folder, "events.jsonl")
-        self._gauge = Gauge(
-            "liftgs_sweep_stages", description=METRICS["liftgs_sweep_stages"], tag_keys=("sweep", "kind", "state")
-        )
+        self._metrics = SweepMetrics(sweep)
         self._started = self._shown = self._reported = monotonic()
         self._began: dict[str, float] = {}
         self._fresh = False
@@ -62,6 +57,7 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._show()
+        self._metrics.close()
         if self._live:
             self._live.stop()
 
@@ -90,9 +86,7 @@ class View:
             event["reason"] = one.reason
         self._events.append({"time": datetime.now(UTC).isoformat(timespec="seconds")} | event)
         storage.write_bytes(self._uri, "".join(json.dumps(row) + "\n" for row in self._events).encode())
-        for state in STATES:
-            number = sum(p.state == state and p.stage.kind == one.stage.kind for p in self._states.values())
-            self._gauge.set(number, tags={"sweep": self._sweep, "kind": one.stage.kind, "state": state})
+        self._metrics.show(Counter(p.state for p in self._states.values()))
         if one.state in ("done", "failed", "blocked") or (one.state == "waiting" and one.reason):
             took = f" in {clock(one.done.seconds)}" if one.done else ""
             self._say(f"{one.state}: {one.stage.title}{took}{': ' + one.reason if one.reason else ''}")
