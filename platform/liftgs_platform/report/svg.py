@@ -52,8 +52,8 @@ def nice_range(values: Sequence[float], most_ticks: int = 6) -> tuple[float, flo
     low, high = min(known), max(known)
     if high - low < 1e-9:
         low, high = low - 0.01, high + 0.01
-    power = 10.0 ** math.floor(math.log10((high - low) / most_ticks))
-    step = next(power * k for k in (1, 2, 5, 10) if (high - low) / (power * k) <= most_ticks - 1)
+    power = 10.0 ** math.floor(math.log10((high - low) / (most_ticks - 1)))
+    step = next(power * k for k in (1, 2, 5, 10, 20) if (high - low) / (power * k) <= most_ticks - 1)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [step * i for i in range(first, last + 1)]
     return ticks[0], ticks[-1], ticks
