@@ -106,9 +106,10 @@ def fit_shift(
     """How far along log ratio each curve must be moved to fit the points best, by weighted squares in score.
 
     Beyond its ends a curve counts as level. A point above its top thus wants the curve moved until its top is reached
-    there, and is indifferent to more; what is left of its distance stays the same. Of equal fits, the least shift. The
-    sum of squares is a parabola between neighbouring shifts at which some point passes a knot, so its least value is
-    found without iterating.
+    there, and is indifferent to more; what is left of its distance stays the same. Of equal fits, the least shift; but
+    where the largest is as good and the points lie above the curve even so, none is too large, as where a curve is
+    level throughout. The sum of squares is a parabola between neighbouring shifts at which some point passes a knot, so
+    its least value is found without iterating.
 
     Args:
         curves: one per row of `scores`.
@@ -133,7 +134,9 @@ def fit_shift(
     best = np.argmin(least > least.min(axis=1, keepdims=True) + rounding, axis=1)  # the first that is as good
     half = np.diff(passes) / 2
     shift = passes[best] + half[best] * (1 + t[np.arange(len(t)), best])
-    return np.where(shift >= passes[-1] - 1e-9, np.inf, np.where(shift <= passes[0] + 1e-9, -np.inf, shift))
+    as_good = squares[:, -1] <= least.min(axis=1) + rounding[:, 0]
+    beyond = as_good & ((scores - fitted[:, -1]) @ weights > 1e-9)
+    return np.where(beyond | (shift >= passes[-1] - 1e-9), np.inf, np.where(shift <= passes[0] + 1e-9, -np.inf, shift))
 
 
 def _bounds(scratch: Arm, ratios: Float[np.ndarray, " n"]) -> tuple[float, float]:

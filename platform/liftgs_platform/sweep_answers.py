@@ -98,6 +98,10 @@ class Answers:
         """Those of the headline."""
         return self.multipliers_by_metric.get(self.metric, ())
 
+    def mean(self, mix: str) -> float:
+        """Of a mix' levels over the ratios: which is best among mixes of equal multipliers, such as bounds."""
+        return _mean_level(self.levels[mix, ""])
+
     def multipliers_of(self, metric: str, mix: str) -> list[MultiplierRow]:
         """Those of one metric and mix; none where they were not asked for."""
         return [row for row in self.multipliers_by_metric.get(metric, ()) if row.mix == mix]

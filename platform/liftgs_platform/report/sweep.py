@@ -54,7 +54,7 @@ def render(results: SweepResults, answers: Answers) -> str:
         results: of the sweep.
         answers: what follows from them.
     """
-    overall = [row for row in answers.multipliers if row.ratio is None]
+    overall = sorted((row for row in answers.multipliers if row.ratio is None), key=lambda row: -answers.mean(row.mix))
     best = words.best_of(overall)
     others = sorted((row for row in overall if row is not best), key=lambda row: -row.multiplier)
     mix = best.mix if best else ""

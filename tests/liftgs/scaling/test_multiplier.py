@@ -46,6 +46,20 @@ def test_the_overall_multiplier_is_the_one_that_a_search_finds() -> None:
     assert multipliers(scratch, pretrained, draws=2).overall.value == pytest.approx(best, abs=2e-3)
 
 
+@pytest.mark.parametrize("scratch_scores", [(0.3, 0.3, 0.3), (0.3, 0.2, 0.1), (0.1, 0.3, 0.3)])
+def test_above_a_curve_that_ends_level_the_overall_multiplier_is_open_as_each_is(
+    scratch_scores: tuple[float, ...],
+) -> None:
+    found = multipliers(exact([0.1, 0.2, 0.5], scratch_scores), exact([0.1, 0.5], [0.4, 0.5]), draws=20)
+    assert [one.censored for one in (*found.each, found.overall)] == ["above"] * 3
+    assert found.overall.value == pytest.approx(5.0), "from the lowest ratio to the top of the curve"
+
+
+def test_below_a_level_curve_the_overall_multiplier_is_open_downwards() -> None:
+    found = multipliers(exact([0.1, 0.5], [0.3, 0.3]), exact([0.1, 0.5], [0.1, 0.2]), draws=20)
+    assert [one.censored for one in (*found.each, found.overall)] == ["below"] * 3
+
+
 def test_ratios_with_more_seeds_weigh_more_overall() -> None:
     scratch = exact(RATIOS, [line(r) for r in RATIOS], seeds=4)
     scores = np.full((2, 4, 4), np.nan)
