@@ -130,7 +130,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_ec2_accepts_the_nodes() -> None:
-    botocore = pytest.importorskip("botocore.session")
+    botocore = pytest.importorskip("botocore.session", reason="needs botocore, which s3fs brings")
     from botocore.validate import ParamValidator
 
     request = botocore.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape

@@ -72,8 +72,9 @@ def test_uploads_that_were_never_finished_are_removed() -> None:
 @pytest.fixture
 def labeller(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An S3 that enforces policies, used as one who has `labelling.json`; yields its administrator."""
-    boto3, settings = pytest.importorskip("boto3"), pytest.importorskip("moto.settings")
-    s3fs = pytest.importorskip("s3fs")
+    settings = pytest.importorskip("moto.settings", reason="needs moto[server]")
+    boto3 = pytest.importorskip("boto3", reason="needs boto3, which moto brings")
+    import s3fs
     monkeypatch.setattr(storage, "RETRY_PAUSES_S", ())
     with s3._moto("127.0.0.1") as server:
         for name in s3.client_variables():
