@@ -75,6 +75,7 @@ def labeller(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     settings = pytest.importorskip("moto.settings", reason="needs moto[server]")
     boto3 = pytest.importorskip("boto3", reason="needs boto3, which moto brings")
     import s3fs
+
     monkeypatch.setattr(storage, "RETRY_PAUSES_S", ())
     with s3._moto("127.0.0.1") as server:
         for name in s3.client_variables():

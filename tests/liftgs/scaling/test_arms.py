@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sweeps import exact, without
+from simulated_sweeps import exact, without
 
 from liftgs.scaling.arms import Arm
 

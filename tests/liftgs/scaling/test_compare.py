@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from sweeps import RATIOS, exact, holds, noisy
+from simulated_sweeps import RATIOS, exact, holds, noisy
 
 from liftgs.scaling.compare import compare, finetuning_gains
 from liftgs.scaling.simulate import World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sweeps import RATIOS, exact, noisy
+from simulated_sweeps import RATIOS, exact, noisy
 
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.fairness import warnings

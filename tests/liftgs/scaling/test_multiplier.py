@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweeps import RATIOS, WORLD, exact, holds, noisy, without
+from simulated_sweeps import RATIOS, WORLD, exact, holds, noisy, without
 
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.curve import fit_curves

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from sweeps import RATIOS, exact, noisy, without
+from simulated_sweeps import RATIOS, exact, noisy, without
 
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.resample import freedom, resample, seed_variance

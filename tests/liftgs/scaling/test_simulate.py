@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sweeps import RATIOS
+from simulated_sweeps import RATIOS
 
 from liftgs.scaling.simulate import World, simulate
 

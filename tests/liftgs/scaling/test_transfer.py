@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from sweeps import RATIOS, exact, holds
+from simulated_sweeps import RATIOS, exact, holds
 
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.simulate import World, simulate
