@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -293,11 +293,12 @@ def store(s3_server: s3.S3Server) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def far_cluster(ray_settings: None, store: Gateway) -> Iterator[RayCluster]:
-    """A cluster whose object store is behind the gateway."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", store.endpoint)
-        with start_cluster() as cluster:
-            yield cluster
+    """A cluster whose object store is behind the gateway; this process goes past it, and keeps no client of it."""
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+            cluster = stack.enter_context(start_cluster())
+        yield cluster
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])

@@ -137,7 +137,11 @@ def test_make_has_both_commands() -> None:
         pytest.skip("needs make")
     for command in ("up", "down"):
         recipe = subprocess.run(
-            ["make", "-n", f"cluster-{command}"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "-n", f"cluster-{command}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         assert recipe.rstrip().endswith(f"-m liftgs_platform.local_cluster {command}")
 
