@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import s3
+import yaml
 
 from liftgs_platform import pseudolabel, storage
 from liftgs_platform.storage import StorageError
@@ -49,6 +51,21 @@ def test_jobs_may_do_what_storage_does_and_nothing_else() -> None:
         }
         wanted = {(action, place) for place in (source, output) for action in READS}
         assert granted == wanted | {(action, output) for action in WRITES}
+
+
+def test_the_head_may_start_what_its_spec_asks_for() -> None:
+    spec = yaml.safe_load((POLICIES.parent / "aws.yaml").read_text())
+    granted = {
+        (action, resource) for name, statement in allowed() if name == "autoscaler"
+        for action in statement["Action"] for resource in statement["Resource"]
+    }  # fmt: skip
+    assert spec["provider"]["cache_stopped_nodes"] is False, "it may end instances, not stop them"
+    for node in spec["available_node_types"].values():
+        image, profile = node["node_config"]["ImageId"], node["node_config"]["IamInstanceProfile"]["Name"]
+        parameter = f"arn:aws:ssm:REGION::parameter{image.removeprefix('resolve:ssm:')}"
+        assert any(action == "ssm:GetParameters" and fnmatch(parameter, resource) for action, resource in granted)
+        assert profile == "liftgs-ray-head" or ("iam:PassRole", f"arn:aws:iam::ACCOUNT:role/{profile}") in granted
+    assert "liftgs-ray-head" not in str(granted), "it cannot make others like itself"
 
 
 def test_google_roles_are_as_narrow() -> None:
