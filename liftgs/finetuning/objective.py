@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from liftgs.finetuning.items import LabelledItem, Question
@@ -65,15 +65,38 @@ class GroundingObjective:
         # a cloud of a handful of voxels has no more proposals than those
         instances, positives = question.instances[:count], question.positives[:count]
         masks = (item.instance == instances[:, None]).float()
-        terms: dict[str, Float[Tensor, ""]] = {}
-        for head in heads:
-            logits, tokens = model.mask_logits(scene, head.mask_embeds[0]), head.token_logits[0]
-            proposal = match(logits, tokens, masks, positives, self.config.matching)
-            entropy, dice = mask_losses(logits[proposal], masks, inner.mask_loss)
-            of_head = {
-                "mask": inner.mask * entropy.mean(),
-                "dice": inner.dice * dice.mean(),
-                "token": inner.token * token_loss(tokens, proposal, positives, inner),
-            }
-            terms = {name: terms.get(name, 0.0) + self.config.weight * value for name, value in of_head.items()}
-        return terms
+        proposals = self._match(model, scene, heads, masks, positives)
+        # masks of all heads at once, and only those that a target has: others have no gradient
+        embeds = torch.stack([head.mask_embeds[0, chosen] for head, chosen in zip(heads, proposals, strict=True)])
+        entropy, dice = mask_losses(model.mask_logits(scene, embeds), masks, inner.mask_loss)
+        tokens = [
+            token_loss(head.token_logits[0], chosen, positives, inner)
+            for head, chosen in zip(heads, proposals, strict=True)
+        ]
+        terms = {
+            "mask": inner.mask * entropy.mean(1).sum(),
+            "dice": inner.dice * dice.mean(1).sum(),
+            "token": inner.token * torch.stack(tokens).sum(),
+        }
+        return {name: self.config.weight * value for name, value in terms.items()}
+
+    @torch.no_grad()
+    def _match(
+        self,
+        model: LiftGS,
+        scene: EncodedScene,
+        heads: Sequence[LayerOutput],
+        masks: Float[Tensor, "k n"],
+        positives: Float[Tensor, "k t"],
+    ) -> list[Int[Tensor, " k"]]:
+        """For each head the proposal of each target."""
+        return [
+            match(
+                model.mask_logits(scene, head.mask_embeds[0]),
+                head.token_logits[0],
+                masks,
+                positives,
+                self.config.matching,
+            )
+            for head in heads
+        ]

@@ -68,7 +68,7 @@ class _BceAndDice(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         entropy, overlap, mass = logits.new_zeros(3, *logits.shape[:-1])
-        for band in _bands(logits):
+        for band in bands(logits):
             x, truth = logits[..., band], masks[:, band]
             probs = x.sigmoid()
             # softplus(x) - x * truth, as in `softplus`
@@ -86,7 +86,7 @@ class _BceAndDice(torch.autograd.Function):
         inside = (2 / size * of_dice)[..., None]
         share = (of_entropy / logits.shape[-1])[..., None]
         slope = torch.empty_like(logits)
-        for band in _bands(logits):
+        for band in bands(logits):
             truth = masks[:, band]
             probs = logits[..., band].sigmoid()
             of_probs = torch.addcmul(everywhere, inside, truth, value=-1)
@@ -94,8 +94,8 @@ class _BceAndDice(torch.autograd.Function):
         return slope, None
 
 
-def _bands(logits: Tensor) -> list[slice]:
-    """Of the last dimension."""
+def bands(logits: Tensor) -> list[slice]:
+    """Slices of the last dimension, on a CPU of about `BAND` numbers each, all on a GPU."""
     pixels = logits.shape[-1]
     width = pixels if logits.is_cuda else max(1, BAND * pixels // max(1, logits.numel()))
     return [slice(start, start + width) for start in range(0, pixels, width)]

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn import functional
 
-from liftgs.losses.grounding import softplus
+from liftgs.losses.grounding import bands
 from liftgs.render import NotFinite
 
 
@@ -75,9 +76,26 @@ def pairwise_cost(
 
     The cross-entropy of a pair is sum(softplus(x)) - sum(x over the mask): all pairs cost one product.
     """
-    inside = mask_logits @ masks.T
-    entropy = (softplus(mask_logits).sum(1, keepdim=True) - inside) / masks.shape[1]
-    probs = mask_logits.sigmoid()
-    dice = 1 - (2 * (probs @ masks.T) + 1) / (probs.sum(1, keepdim=True) + masks.sum(1) + 1)
+    entropy, mass = mask_logits.new_zeros(2, len(mask_logits))
+    overlap = mask_logits.new_zeros(len(mask_logits), len(masks))
+    for band in bands(mask_logits):
+        x, truth = mask_logits[:, band], masks[:, band]
+        probs = x.sigmoid()
+        entropy += x.clamp(min=0).sum(1) - _log_product((probs - 0.5).abs_().add_(0.5))  # as in `softplus`
+        mass += probs.sum(1)
+        overlap += probs @ truth.T
+    cross_entropy = (entropy[:, None] - mask_logits @ masks.T) / masks.shape[1]
+    dice = 1 - (2 * overlap + 1) / (mass[:, None] + masks.sum(1) + 1)
     token = -token_logits.softmax(-1)[:, :-1] @ positives.T
-    return config.token * token + config.mask * entropy + config.dice * dice
+    return config.token * token + config.mask * cross_entropy + config.dice * dice
+
+
+def _log_product(x: Float[Tensor, "m p"]) -> Float[Tensor, " m"]:
+    """The log of each row's product, of numbers in 0.5..1; 64 of them are multiplied before one logarithm is taken."""
+    for _ in range(6):
+        half, odd = divmod(x.shape[1], 2)
+        if odd:
+            x = functional.pad(x, (0, 1), value=1.0)
+            half += 1
+        x = x[:, :half] * x[:, half:]
+    return x.log().sum(1)

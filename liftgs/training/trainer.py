@@ -299,11 +299,11 @@ class Trainer:
     def _set_gradients(self, parts: Sequence[_Part | None], counted: int) -> float:
         """The mean over all that counts, of all workers; returns its norm before clipping."""
         parameters = list(self.model.parameters())
-        nothing = torch.zeros(sum(p.numel() + 1 for p in parameters), device=self.device)
-        rows = iter([nothing if part is None else part.slopes for part in parts])
+        size = sum(p.numel() + 1 for p in parameters)
+        rows = iter([torch.zeros(size, device=self.device) if part is None else part.slopes for part in parts])
         units = [tree_sum([next(rows) for _ in places]) for places in self.world.places(self.optim.batch_size)]
         total = self.world.sum_units(units, self.optim.batch_size)
-        gradients, present = total[: -len(parameters)] / counted, (total[-len(parameters) :] > 0).tolist()
+        gradients, present = total[: -len(parameters)].div_(counted), (total[-len(parameters) :] > 0).tolist()
         sizes = [parameter.numel() for parameter in parameters]
         for parameter, gradient, there in zip(parameters, gradients.split(sizes), present, strict=True):
             parameter.grad = gradient.view_as(parameter) if there else None
