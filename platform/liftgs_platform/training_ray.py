@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -50,6 +52,8 @@ PATIENCE = {
 
 #: How long workers may take to commit a checkpoint before they are started anew with others.
 RESIZE_PATIENCE_S = 120.0
+
+_CONTROLLER = "ray.train.v2._internal.execution.controller.controller"
 
 #: Of the training in this process, if there is one.
 _WISHES = Wishes()
@@ -94,6 +98,7 @@ def _fit(task: Task, run: str, config: LoopConfig, worker: WorkerConfig) -> dict
     with tempfile.TemporaryDirectory(prefix="liftgs-ray-train-") as scratch:
         trainer = _Trainer(
             run,
+            f"{worker.least} x {' and '.join(f'{count} {kind}' for kind, count in reserved.items())}",
             _work,
             train_loop_config={"task": task, "run": run, "config": config, "worker": worker},
             torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
@@ -121,14 +126,32 @@ class _Trainer(TorchTrainer):
     that it cannot ask one, and a placement group ends with the actor that made it anyway.
     """
 
-    def __init__(self, run: str, *arguments: Any, **more: Any):
-        self._run = run
+    def __init__(self, run: str, wanted: str, *arguments: Any, **more: Any):
+        self._run, self._wanted = run, wanted
         super().__init__(*arguments, **more)
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()
         kept = [callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"]
-        return [*kept, _Orderly(self._run)]
+        return [*kept, _Orderly(self._run, self._wanted)]
+
+
+class _Waiting(logging.Filter):
+    """A training that waits for others to leave says so once a minute; Ray Train prints a traceback each time."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__()
+        self._wanted, self._told = wanted, -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is printed."""
+        if not record.exc_info or not isinstance(record.exc_info[1], WorkerGroupStartupTimeoutError):
+            return True
+        record.msg = f"waiting until the cluster has {self._wanted} free; `ray status` tells what is taken"
+        record.args, record.exc_info = (), None
+        due = record.created >= self._told + 60
+        self._told = record.created if due else self._told
+        return due
 
 
 class _Orderly(ControllerCallback, WorkerGroupCallback):
@@ -139,8 +162,9 @@ class _Orderly(ControllerCallback, WorkerGroupCallback):
     would find no room: here a run gives up what it had reserved before.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, wanted: str) -> None:
         self._key = f"liftgs-training:{run}".encode()
+        self._wanted = wanted
         self._workers: list[Any] = []
 
     def after_controller_start(self, train_run_context: Any) -> None:
@@ -149,6 +173,7 @@ class _Orderly(ControllerCallback, WorkerGroupCallback):
         if before is not None:
             ray.get(get_or_create_autoscaling_coordinator().cancel_request.remote(before.decode()), timeout=30)
         internal_kv._internal_kv_put(self._key, f"train-{train_run_context.run_id}".encode(), overwrite=True)
+        logging.getLogger(_CONTROLLER).addFilter(_Waiting(self._wanted))
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """They are there."""

@@ -1,0 +1,40 @@
+"""What Ray Train says of a training is said as a user would want it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+import pytest
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+from liftgs_platform.training_ray import _CONTROLLER, _Waiting
+
+
+def test_waiting_for_room_is_told_in_one_line_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    logger = importlib.import_module(_CONTROLLER).logger
+    assert isinstance(logger, logging.Logger)
+    assert logger.name == _CONTROLLER, "the filter sits where Ray logs it"
+    waiting = _Waiting("1 x 2 CPU")
+    logger.addFilter(waiting)
+    try:
+        with caplog.at_level(logging.ERROR, logger.name):
+            logger.addHandler(caplog.handler)
+            for error in (WorkerGroupStartupTimeoutError(1), WorkerGroupStartupTimeoutError(1), ValueError("a fault")):
+                try:
+                    raise error
+                except Exception as raised:
+                    logger.exception("Error in control loop iteration: %s", raised)
+            waiting._told -= 61
+            try:
+                raise WorkerGroupStartupTimeoutError(1)
+            except WorkerGroupStartupTimeoutError as raised:
+                logger.exception("Error in control loop iteration: %s", raised)
+    finally:
+        logger.removeFilter(waiting)
+        logger.removeHandler(caplog.handler)
+    told = list(dict.fromkeys(id(record) for record in caplog.records))
+    records = [next(record for record in caplog.records if id(record) == one) for one in told]
+    wait = "waiting until the cluster has 1 x 2 CPU free; `ray status` tells what is taken"
+    assert [record.getMessage() for record in records] == [wait, "Error in control loop iteration: a fault", wait]
+    assert [bool(record.exc_info) for record in records] == [False, True, False]
