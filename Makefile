@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUN    := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cluster-up cluster-down test test-slow test-all lint bench clean
+.PHONY: help install demo cluster-up cluster-down test test-slow test-all lint audit bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,11 @@ test-slow: install  ## only the slow tests: twenty kills, a real vLLM engine
 	$(RUN) $(BIN)/python -m pytest -m slow
 
 test-all: test test-slow  ## everything
+
+audit:  ## known holes in the pinned packages, by pip-audit in an environment of its own
+	$(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/python -m pip install --quiet pip-audit
+	.cache/audit/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
 
 bench: install  ## all benchmarks; each alone is `python -m benchmarks.NAME`
 	$(RUN) $(BIN)/python -m benchmarks
