@@ -114,16 +114,27 @@ def connect() -> None:
         # Ray changes into the uploaded folder before it starts Python, on every node.
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": "platform"}}
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **options)
+        ray.init(address=_address(), **options)
     except RuntimeError as error:
         if "Version mismatch" not in str(error):
             raise
         raise JobFailed(f"{' '.join(str(error).split())}; use the cluster's versions of Ray and Python here") from None
     except ConnectionError:
-        if "RAY_ADDRESS" in os.environ:
+        if os.environ.get("RAY_ADDRESS"):
             raise JobFailed(f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}") from None
         ray.init(include_dashboard=False, **options)
         print(f"no Ray cluster runs here: started one of {ray.cluster_resources().get('CPU', 0):g} CPUs for this job")
+
+
+def _address() -> str:
+    """$RAY_ADDRESS, or what the cluster that was last started here calls itself.
+
+    Ray's "auto" means that too, but takes a lone cluster on loopback for one at this host's address, and waits in vain.
+    """
+    from ray._private import services  # noqa: PLC0415
+
+    noted = services.find_bootstrap_address(None) if services.find_gcs_addresses() else None
+    return os.environ.get("RAY_ADDRESS") or noted or "auto"
 
 
 def home() -> Path:
