@@ -71,7 +71,7 @@ class _BceAndDice(torch.autograd.Function):
         for band in bands(logits):
             x, truth = logits[..., band], masks[:, band]
             probs = x.sigmoid()
-            # softplus(x) - x * truth, as in `softplus`
+            # softplus(x) = max(x, 0) - log max(p, 1 - p): PyTorch's own takes four times as long on CPUs
             entropy += (x.relu() - torch.maximum(probs, 1 - probs).log_() - x * truth).sum(-1)
             overlap += (probs * truth).sum(-1)
             mass += probs.sum(-1)
@@ -99,11 +99,6 @@ def bands(logits: Tensor) -> list[slice]:
     pixels = logits.shape[-1]
     width = pixels if logits.is_cuda else max(1, BAND * pixels // max(1, logits.numel()))
     return [slice(start, start + width) for start in range(0, pixels, width)]
-
-
-def softplus(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """log(1 + exp(x)), to 1e-7; on CPUs four times as fast as PyTorch's, whose log1p is not vectorised."""
-    return x.relu() - x.abs().sigmoid().log()
 
 
 def token_loss(

@@ -81,7 +81,8 @@ def pairwise_cost(
     for band in bands(mask_logits):
         x, truth = mask_logits[:, band], masks[:, band]
         probs = x.sigmoid()
-        entropy += x.clamp(min=0).sum(1) - _log_product((probs - 0.5).abs_().add_(0.5))  # as in `softplus`
+        # softplus(x) as in the mask loss, max(p, 1 - p) being |p - 1/2| + 1/2
+        entropy += x.clamp(min=0).sum(1) - _log_product((probs - 0.5).abs_().add_(0.5))
         mass += probs.sum(1)
         overlap += probs @ truth.T
     cross_entropy = (entropy[:, None] - mask_logits @ masks.T) / masks.shape[1]
@@ -92,10 +93,7 @@ def pairwise_cost(
 
 def _log_product(x: Float[Tensor, "m p"]) -> Float[Tensor, " m"]:
     """The log of each row's product, of numbers in 0.5..1; 64 of them are multiplied before one logarithm is taken."""
+    x = functional.pad(x, (0, -x.shape[1] % 64), value=1.0)
     for _ in range(6):
-        half, odd = divmod(x.shape[1], 2)
-        if odd:
-            x = functional.pad(x, (0, 1), value=1.0)
-            half += 1
-        x = x[:, :half] * x[:, half:]
+        x = torch.mul(*x.chunk(2, dim=1))
     return x.log().sum(1)

@@ -127,14 +127,19 @@ def connect() -> None:
 
 
 def _address() -> str:
-    """$RAY_ADDRESS, or what the cluster that was last started here calls itself.
+    """$RAY_ADDRESS, or what the cluster that was last started here, if it still runs, calls itself; else "auto".
 
-    Ray's "auto" means that too, but takes a lone cluster on loopback for one at this host's address, and waits in vain.
+    Ray's "auto" takes a lone cluster on loopback for one at this host's address, and waits in vain.
     """
     from ray._private import services  # noqa: PLC0415
 
-    noted = services.find_bootstrap_address(None) if services.find_gcs_addresses() else None
-    return os.environ.get("RAY_ADDRESS") or noted or "auto"
+    def port(address: str) -> str:
+        return address.rpartition(":")[2]
+
+    if asked := os.environ.get("RAY_ADDRESS"):
+        return asked
+    noted = services.find_bootstrap_address(None)
+    return noted if noted and port(noted) in map(port, services.find_gcs_addresses()) else "auto"
 
 
 def home() -> Path:

@@ -16,25 +16,21 @@ def test_waiting_for_room_is_told_in_one_line_once_a_minute(caplog: pytest.LogCa
     assert isinstance(logger, logging.Logger)
     assert logger.name == _CONTROLLER, "the filter sits where Ray logs it"
     waiting = _Waiting("1 x 2 CPU")
+
+    def log(error: Exception) -> None:
+        logger.error("Error in control loop iteration: %s", error, exc_info=error)
+
     logger.addFilter(waiting)
+    logger.addHandler(caplog.handler)
     try:
-        with caplog.at_level(logging.ERROR, logger.name):
-            logger.addHandler(caplog.handler)
-            for error in (WorkerGroupStartupTimeoutError(1), WorkerGroupStartupTimeoutError(1), ValueError("a fault")):
-                try:
-                    raise error
-                except Exception as raised:
-                    logger.exception("Error in control loop iteration: %s", raised)
-            waiting._told -= 61
-            try:
-                raise WorkerGroupStartupTimeoutError(1)
-            except WorkerGroupStartupTimeoutError as raised:
-                logger.exception("Error in control loop iteration: %s", raised)
+        for error in (WorkerGroupStartupTimeoutError(1), WorkerGroupStartupTimeoutError(1), ValueError("a fault")):
+            log(error)
+        waiting._told -= 61
+        log(WorkerGroupStartupTimeoutError(1))
     finally:
         logger.removeFilter(waiting)
         logger.removeHandler(caplog.handler)
-    told = list(dict.fromkeys(id(record) for record in caplog.records))
-    records = [next(record for record in caplog.records if id(record) == one) for one in told]
+    records = list({id(record): record for record in caplog.records}.values())  # the root may have had them too
     wait = "waiting until the cluster has 1 x 2 CPU free; `ray status` tells what is taken"
     assert [record.getMessage() for record in records] == [wait, "Error in control loop iteration: a fault", wait]
     assert [bool(record.exc_info) for record in records] == [False, True, False]

@@ -44,6 +44,14 @@ def test_the_cost_is_the_sum_of_its_three_formulas(seed: int) -> None:
     torch.testing.assert_close(pairwise_cost(*args, config).double(), naive_cost(*args, config), rtol=1e-4, atol=1e-4)
 
 
+def test_softplus_is_exact_enough_everywhere() -> None:
+    x = torch.cat((torch.linspace(-30, 30, 2001), torch.tensor([-1e4, 1e4, 0.0])))
+    expected = functional.softplus(x.double())
+    alone = MatchingConfig(token=0, mask=1, dice=0)  # of one pixel outside of the mask, the cost is the softplus
+    cost = pairwise_cost(x[:, None], torch.zeros(len(x), 2), torch.zeros(1, 1), torch.ones(1, 1), alone)
+    torch.testing.assert_close(cost[:, 0].double(), expected, rtol=1e-6, atol=2e-7)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_no_other_assignment_is_cheaper(seed: int) -> None:
     args = problem(seed)
