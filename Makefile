@@ -10,7 +10,7 @@ RUN    := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
 .PHONY: help install demo cluster-up cluster-down test test-slow test-all lint audit bench clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed  ## .venv with everything for a laptop and for the tests
 
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: install  ## label the embedded corpus on a local Ray cluster, through `ray job submit`
+demo: install  ## the whole story in minutes: label, pretrain, ground, finetune, report; through `ray job submit`
 	@$(RUN) sh scripts/demo.sh
 
 cluster-up: install  ## a Ray cluster of three nodes on this machine, for loopback and with a token
