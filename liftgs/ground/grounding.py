@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -161,9 +161,7 @@ def ground(
     known = scene if isinstance(scene, EncodedScan) else encode(grounder, scene)
     voxels = known.encoded.voxels
     with torch.inference_mode():
-        every_voxel = torch.arange(len(voxels), device=voxels.xyz.device)  # a dense cloud has far more points
-        on_voxels = replace(known.encoded, voxels=replace(voxels, of_point=every_voxel))
-        candidates = propose(partial(grounder.model.answer, on_voxels), queries, phrases_at_once)
+        candidates = propose(partial(grounder.model.answer, known.encoded), queries, phrases_at_once)
     candidates = candidates[candidates.score >= threshold]
     of_point = voxels.of_point.cpu().numpy()
     matches = [

@@ -309,11 +309,11 @@ def farthest_points(xyz: Float[Tensor, "t 3"], count: int) -> Int[Tensor, " m"]:
     Starts at the point farthest from the mean, so that the choice is a function of the cloud.
     """
     count = min(count, len(xyz))
-    xyz = xyz.detach().float()
+    axes = xyz.detach().float().T.contiguous()  # sums over rows are several times faster than within them
     chosen = torch.empty(count, dtype=torch.long, device=xyz.device)
-    chosen[0] = (xyz - xyz.mean(0)).square().sum(1).argmax()
+    chosen[0] = (axes - axes.mean(1, keepdim=True)).square().sum(0).argmax()
     distance = torch.full((len(xyz),), math.inf, device=xyz.device)
     for i in range(1, count):
-        distance = torch.minimum(distance, (xyz - xyz[chosen[i - 1]]).square().sum(1))
+        distance = torch.minimum(distance, (axes - axes[:, chosen[i - 1], None]).square().sum(0))
         chosen[i] = distance.argmax()
     return chosen

@@ -95,7 +95,7 @@ class Prediction:
     """Masks and correspondences of one cloud.
 
     Attributes:
-        mask_logits: of each proposal over the points that went in.
+        mask_logits: of each proposal over the cells of a scene: the points that went in, or their voxels.
         token_probs: of each proposal over the queries; what is missing from 1 is "no match".
     """
 
@@ -194,13 +194,13 @@ class LiftGS(nn.Module):
             ValueError: an empty cloud, or one that is not finite.
         """
         scene = self.encode([self.voxelise(cloud)])[0]
-        return self.answer(scene, queries)
+        found = self.answer(scene, queries)
+        return Prediction(found.mask_logits[:, scene.voxels.of_point], found.token_probs)
 
     def answer(self, scene: EncodedScene, queries: Float[Tensor, "t f"]) -> Prediction:
-        """As `predict`, for a cloud that is encoded already."""
+        """As `predict`, for a cloud that is encoded already, and over its voxels: points may be far more."""
         last = self.decode(scene, queries.to(self.device)[None])[-1]
-        logits = self.mask_logits(scene, last.mask_embeds[0])[:, scene.voxels.of_point]
-        return Prediction(logits, last.token_logits[0].softmax(-1)[:, :-1])
+        return Prediction(self.mask_logits(scene, last.mask_embeds[0]), last.token_logits[0].softmax(-1)[:, :-1])
 
     def voxelise(self, cloud: PointCloud) -> Voxels:
         """A cloud in the network's voxels."""

@@ -19,12 +19,12 @@ from liftgs.scene import BadInput, Expression, SceneLabels
 from liftgs.tasks.instances import MIN_POINTS, VOID, Overlaps, ScoredMasks, overlap
 from liftgs.tasks.maps import beside, from_above, tint
 from liftgs.tasks.phrases import Encode
-from liftgs.tasks.proposals import Answer, ProposalConfig, propose, select
+from liftgs.tasks.proposals import ProposalConfig, SeenScene, on_points, propose, select
 from liftgs.tasks.referral import Referral, box_iou, extremes
 from liftgs.tasks.zero_shot import LabelledCloud, class_phrases
 
 #: What grounds: shown a sample, it answers queries about the sample's points.
-Method = Callable[[Sample], Answer]
+Method = Callable[[Sample], SeenScene]
 
 
 def _many_classes() -> ProposalConfig:
@@ -67,8 +67,9 @@ class Paper:
 def by_network(model: LiftGS) -> Method:
     """A network, in evaluation mode, as a method: it sees the cloud alone."""
 
-    def see(sample: Sample) -> Answer:
-        return partial(model.answer, model.encode([model.voxelise(sample.cloud)])[0])
+    def see(sample: Sample) -> SeenScene:
+        scene = model.encode([model.voxelise(sample.cloud)])[0]
+        return SeenScene(partial(model.answer, scene), scene.voxels.of_point.cpu().numpy())
 
     return see
 
@@ -99,11 +100,11 @@ def examine(
     """
     labels, labelled = sample.labels, labelled_cloud(sample, key, classes, class_of or {})
     assert labels is not None  # else there were no cloud
-    answer = method(sample)
-    candidates = propose(answer, encode(class_phrases(classes)), config.proposals.queries_at_once)
-    predictions = select(candidates, config.proposals)
+    seen = method(sample)
+    candidates = propose(seen.answer, encode(class_phrases(classes)), config.proposals.queries_at_once, seen.points)
+    predictions = on_points(select(candidates, config.proposals, seen.points), seen.of_point)
     found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
-    referrals = refer(answer, labelled, labels, encode, config.expressions_at_once)
+    referrals = refer(seen, labelled, labels, encode, config.expressions_at_once)
     return Paper(predictions, found, referrals, _picture(labelled, predictions))
 
 
@@ -124,7 +125,9 @@ def labelled_cloud(sample: Sample, key: str, classes: Sequence[str], class_of: M
     return LabelledCloud(key, sample.cloud, label_of[ids], ids)
 
 
-def refer(answer: Answer, labelled: LabelledCloud, labels: SceneLabels, encode: Encode, at_once: int) -> list[Referral]:
+def refer(
+    seen: SeenScene, labelled: LabelledCloud, labels: SceneLabels, encode: Encode, at_once: int
+) -> list[Referral]:
     """The best answer to each expression against its target, box against box.
 
     Boxes are the extremes of points of the same cloud: of the best mask, and of the target's points (the paper's
@@ -135,12 +138,12 @@ def refer(answer: Answer, labelled: LabelledCloud, labels: SceneLabels, encode: 
     asked = [one for one in labels.expressions if there.issuperset(one.target.instances)]
     if not asked:
         return []
-    found = propose(answer, encode([one.text for one in asked]), at_once)
+    found = propose(seen.answer, encode([one.text for one in asked]), at_once, seen.points)
     kinds = {row.id: row.kind for row in labels.instances}
     records = []
     for number, expression in enumerate(asked):
         mine = np.flatnonzero(found.label == number)
-        mask = found.masks[found.row[mine[0]]] if len(mine) else np.zeros(len(ids), bool)
+        mask = found.masks[found.row[mine[0]]][seen.of_point] if len(mine) else np.zeros(len(ids), bool)
         truth = np.isin(ids, expression.target.instances)
         iou = box_iou(extremes(xyz, mask), extremes(xyz, truth))
         records.append(Referral(labelled.name, f"{number:04d}", iou, groups(expression, kinds)))

@@ -27,7 +27,7 @@ from liftgs.model.liftgs import Prediction
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs.tasks.phrases import Encode
-from liftgs.tasks.proposals import Answer
+from liftgs.tasks.proposals import SeenScene
 
 Way = Literal["points", "instances"]
 
@@ -41,7 +41,7 @@ TOUCH_M = 0.1
 _IN_MASK = 20.0
 
 
-def lifted(way: Way, encode: Encode, config: LiftingConfig, sample: Sample) -> Answer:
+def lifted(way: Way, encode: Encode, config: LiftingConfig, sample: Sample) -> SeenScene:
     """Lift the pseudo-labels of a sample.
 
     Args:
@@ -59,11 +59,13 @@ def lifted(way: Way, encode: Encode, config: LiftingConfig, sample: Sample) -> A
             sample.uri,
             f"is labelled with embeddings of {sightings.embeds.shape[1]} numbers, and phrases have {generic.shape[1]}",
         )
+    every_point = np.arange(len(sample.cloud))
     if way == "points":
-        return partial(_by_points, torch.from_numpy(pool(sightings)), touching(sample.cloud.xyz), generic, config)
+        features, pairs = torch.from_numpy(pool(sightings)), touching(sample.cloud.xyz)
+        return SeenScene(partial(_by_points, features, pairs, generic, config), every_point)
     found = merge(sightings, config)
     masks = torch.from_numpy(found.ids == np.arange(1, len(found.embeds) + 1)[:, None])
-    return partial(_by_instances, torch.from_numpy(found.embeds), masks, generic)
+    return SeenScene(partial(_by_instances, torch.from_numpy(found.embeds), masks, generic), every_point)
 
 
 def touching(xyz: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "e 2"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +16,24 @@ from liftgs.tasks.instances import ScoredMasks
 
 #: What `LiftGS.answer` is once its scene is given.
 Answer = Callable[[Float[Tensor, "t f"]], Prediction]
+
+
+@dataclass(frozen=True, eq=False)
+class SeenScene:
+    """A scene as a method has seen it, ready for questions. Masks are over its cells, say voxels.
+
+    Attributes:
+        answer: queries -> masks and correspondences.
+        of_point: the cell of each point of the cloud; no cell is empty.
+    """
+
+    answer: Answer
+    of_point: Int[np.ndarray, " n"]
+
+    @cached_property
+    def points(self) -> Int[np.ndarray, " v"]:
+        """Of each cell, how many."""
+        return np.bincount(self.of_point)
 
 
 @dataclass(frozen=True)
@@ -41,17 +60,28 @@ class ProposalConfig:
             raise ValueError(f"nms_iou must be in [0, 1], not {self.nms_iou}")
 
 
-def propose(answer: Answer, queries: Float[Tensor, "t f"], queries_at_once: int) -> ScoredMasks:
+def propose(
+    answer: Answer,
+    queries: Float[Tensor, "t f"],
+    queries_at_once: int,
+    points: Int[np.ndarray, " v"] | None = None,
+) -> ScoredMasks:
     """Every pair of a proposal and a query that is possible at all, best first; the label is the query's row.
 
     The score is the probability of the query times the mean mask probability over the mask, which is where that exceeds
     one half; proposals with an empty mask are left out. So score Mask3D, PQ3D and UniVLG.
+
+    Args:
+        answer: the method, of one scene.
+        queries: unit embeddings.
+        queries_at_once: see `ProposalConfig`.
+        points: how much each cell of the masks counts in that mean; all the same without.
     """
     masks, rows, labels, scores = [], [], [], []
     first_row = 0
     for start in range(0, len(queries), queries_at_once):
         answered = answer(queries[start : start + queries_at_once])
-        mask, quality = _masks(answered.mask_logits)
+        mask, quality = _masks(answered.mask_logits, points)
         kept = mask.any(dim=1).cpu()
         score = (answered.token_probs.cpu()[kept] * quality.cpu()[kept, None]).numpy()
         row, label = np.indices(score.shape)
@@ -65,16 +95,22 @@ def propose(answer: Answer, queries: Float[Tensor, "t f"], queries_at_once: int)
     return candidates[np.argsort(-candidates.score, kind="stable")]
 
 
-def select(candidates: ScoredMasks, config: ProposalConfig) -> ScoredMasks:
-    """The best `top_k` of candidates that are sorted best first, after non-maximum suppression within each query."""
+def select(candidates: ScoredMasks, config: ProposalConfig, points: Int[np.ndarray, " v"] | None = None) -> ScoredMasks:
+    """The best `top_k` of candidates that are sorted best first, after non-maximum suppression within each query.
+
+    Args:
+        candidates: from `propose`.
+        config: see there.
+        points: how much each cell of the masks counts in an overlap; all the same without.
+    """
     if config.nms_iou >= 1:
         return candidates[: config.top_k]
-    points = candidates.masks.sum(axis=1)
+    iou = _iou(candidates.masks, points)
     kept: list[int] = []
     rows_of: dict[int, list[int]] = {}
     for index, (row, label) in enumerate(zip(candidates.row.tolist(), candidates.label.tolist(), strict=True)):
         better = rows_of.setdefault(label, [])
-        if all(_iou(candidates.masks, points, row, other) <= config.nms_iou for other in better):
+        if not better or iou[row, better].max() <= config.nms_iou:
             better.append(row)
             kept.append(index)
             if len(kept) == config.top_k:
@@ -82,15 +118,25 @@ def select(candidates: ScoredMasks, config: ProposalConfig) -> ScoredMasks:
     return candidates[np.array(kept, np.int64)]
 
 
-def _masks(logits: Float[Tensor, "m n"]) -> tuple[Bool[Tensor, "m n"], Float[Tensor, " m"]]:
+def on_points(candidates: ScoredMasks, of_point: Int[np.ndarray, " n"]) -> ScoredMasks:
+    """The same with masks over the points of the cloud, and only those that somebody names."""
+    rows, row = np.unique(candidates.row, return_inverse=True)
+    return ScoredMasks(np.take(candidates.masks[rows], of_point, axis=1), row, candidates.label, candidates.score)
+
+
+def _masks(
+    logits: Float[Tensor, "m v"], points: Int[np.ndarray, " v"] | None
+) -> tuple[Bool[Tensor, "m v"], Float[Tensor, " m"]]:
     """Masks, and the mean probability over each (0 for an empty one)."""
     mask = logits > 0
-    inside = torch.where(mask, torch.sigmoid(logits), 0).sum(dim=1)
-    return mask, inside / mask.sum(dim=1).clamp(min=1)
+    weight = logits.new_ones(logits.shape[1]) if points is None else torch.from_numpy(points).to(logits)
+    inside = (torch.sigmoid(logits) * mask) @ weight
+    return mask, inside / (mask.to(logits) @ weight).clamp(min=1)
 
 
-def _iou(masks: Bool[np.ndarray, "m n"], points: Int[np.ndarray, " m"], a: int, b: int) -> float:
-    if a == b:
-        return 1.0
-    shared = np.count_nonzero(masks[a] & masks[b])
-    return float(shared / (points[a] + points[b] - shared))
+def _iou(masks: Bool[np.ndarray, "m v"], points: Int[np.ndarray, " v"] | None) -> Float[np.ndarray, "m m"]:
+    """Of every two masks. Sums of whole numbers, so exact in single precision up to 16 million points."""
+    inside = masks.astype(np.float32)
+    weighted = inside if points is None else inside * points.astype(np.float32)
+    shared, size = inside @ weighted.T, weighted.sum(axis=1)
+    return shared / (size[:, None] + size[None] - shared)

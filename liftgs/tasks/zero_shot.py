@@ -29,7 +29,7 @@ from liftgs.tasks.instances import (
     score_instances,
 )
 from liftgs.tasks.phrases import class_phrase
-from liftgs.tasks.proposals import ProposalConfig, propose, select
+from liftgs.tasks.proposals import ProposalConfig, SeenScene, on_points, propose, select
 
 _DEFAULT_PROPOSALS = ProposalConfig()
 
@@ -196,7 +196,8 @@ def untrained_twin(model: LiftGS, seed: int) -> LiftGS:
 @torch.inference_mode()
 def _ask(model: LiftGS, cloud: PointCloud, queries: Float[Tensor, "c f"], queries_at_once: int) -> ScoredMasks:
     scene = model.encode([model.voxelise(cloud)])[0]
-    return propose(partial(model.answer, scene), queries, queries_at_once)
+    seen = SeenScene(partial(model.answer, scene), scene.voxels.of_point.cpu().numpy())
+    return on_points(propose(seen.answer, queries, queries_at_once, seen.points), seen.of_point)
 
 
 def _iou(a: Bool[np.ndarray, " n"], b: Bool[np.ndarray, " n"]) -> float:

@@ -18,7 +18,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from types import ModuleType
@@ -65,7 +65,10 @@ class Stage:
         """
         named = pin if self.kind == "pseudolabel" else pin_network  # names of teachers, names of networks
         pinned = self.module.resolve(self.spec, pin, named)
-        return specs.digest({"kind": self.kind, "spec": specs.identity(pinned)})
+        facts: dict[str, Any] = {"kind": self.kind, "spec": specs.identity(pinned)}
+        if self.kind in ("pretrain", "finetune"):
+            facts["network"] = _architecture(self.spec.model)  # not its name alone: what ships may change
+        return specs.digest(facts)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -113,6 +116,13 @@ def pin(uri: str) -> str:
     except (OSError, ValueError) as fault:
         raise JobFailed(f"{uri}: {fault}") from fault
     return uri
+
+
+def _architecture(model: Any) -> dict[str, Any] | None:
+    """Of a network that starts from random weights; that of another is told by its weights."""
+    from liftgs.model.liftgs import LiftGSConfig  # noqa: PLC0415  torch
+
+    return None if model.start else asdict(LiftGSConfig.named(model.config))
 
 
 def pin_network(uri: str) -> str:

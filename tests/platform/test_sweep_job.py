@@ -18,6 +18,7 @@ import pytest
 import small_sweep
 from conftest import RayCluster
 
+from liftgs.model.liftgs import LiftGSConfig
 from liftgs_platform import job as launcher
 from liftgs_platform import spec as specs
 from liftgs_platform import sweep, sweep_plan
@@ -129,6 +130,18 @@ def test_inputs_count_by_their_content_not_by_their_place(inputs: Path, tmp_path
     of_mix = [cell.evaluation.hash for cell in before if cell.mix == "first"]
     assert not set(of_mix) & hashes(other, "evaluate")
     assert {c.evaluation.hash for c in before if c.mix == "none"} <= hashes(other, "evaluate")
+
+
+def test_a_network_that_ships_counts_by_its_sizes_not_by_its_name(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = small_sweep.write_job(tmp_path, inputs)
+    before = plan(file)
+    named = {(cell.mix, cell.ratio, cell.seed): cell.evaluation.hash for cell in before}
+    coarser = replace(LiftGSConfig.named("tiny"), voxel_size_m=0.3)
+    monkeypatch.setattr(LiftGSConfig, "named", lambda name: coarser)
+    after = {(cell.mix, cell.ratio, cell.seed): cell.evaluation.hash for cell in plan(file)}
+    assert {place[0] for place in named if named[place] != after[place]} == {"none"}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_what_hides_an_object_hides_its_mask() -> None:
     )
     scan = Scan("walls", cloud, [frame("0", 0)])
     picture = draw(grounding(scan, cloud.xyz[:, 2] > 2), width=SIZE).astype(int)
-    assert (np.abs(picture[24:40, 8:24] - 100) <= 15).all()
+    assert (np.abs(picture[24:40, 8:20] - 100) <= 15).all()
     assert np.abs(picture[24:40, 40:56] - 100).max() > 40
 
 

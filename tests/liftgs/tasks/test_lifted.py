@@ -64,7 +64,8 @@ def test_what_generic_words_fit_better_is_nobodys(room: Sample, way: Way) -> Non
     looks = encode([class_phrase(thing.kind)])
     like = torch.nn.functional.normalize(looks + 0.3 * direction(77).float(), dim=1)
     for generic, best in ((looks, 0.1), (-looks, 0.9)):
-        answered = lifted(way, lambda phrases, g=generic: g.expand(len(phrases), -1), LiftingConfig(), room)(like)  # type: ignore[misc]
+        seen = lifted(way, lambda phrases, g=generic: g.expand(len(phrases), -1), LiftingConfig(), room)  # type: ignore[misc]
+        answered = seen.answer(like)
         on_it = torch.from_numpy(room.cloud.instances == thing.id)
         mine = (answered.mask_logits > 0)[:, on_it].float().mean(1) > 0.5
         found = float(answered.token_probs[mine].max()) if mine.any() else 0.0
@@ -74,7 +75,7 @@ def test_what_generic_words_fit_better_is_nobodys(room: Sample, way: Way) -> Non
 @pytest.mark.parametrize("way", WAYS)
 def test_answers_are_probabilities_and_masks_over_the_points(room: Sample, way: Way) -> None:
     _, encode = words(room)
-    answered = lifted(way, encode, LiftingConfig(), room)(torch.stack([direction(n).float() for n in range(5)]))
+    answered = lifted(way, encode, LiftingConfig(), room).answer(torch.stack([direction(n).float() for n in range(5)]))
     assert answered.mask_logits.shape[1] == len(room.cloud)
     assert (answered.token_probs >= 0).all()
     assert (answered.token_probs.sum(1) <= 1 + 1e-5).all()

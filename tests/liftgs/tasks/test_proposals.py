@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from liftgs.model.liftgs import Prediction
 from liftgs.tasks.instances import ScoredMasks
-from liftgs.tasks.proposals import ProposalConfig, propose, select
+from liftgs.tasks.proposals import ProposalConfig, SeenScene, on_points, propose, select
 
 MASK_LOGITS = torch.tensor([[2.0, -1.0, 0.0], [-3.0, 1.0, 3.0], [-1.0, -1.0, 0.0]])
 
@@ -92,3 +92,20 @@ def iou(masks: np.ndarray, a: int, b: int) -> float:
 def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         ProposalConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_masks_over_voxels_are_those_over_their_points() -> None:
+    rng = np.random.default_rng(0)
+    of_point = np.concatenate([np.arange(12), rng.integers(0, 12, 40)])
+    logits = torch.from_numpy(rng.normal(size=(10, 12))).float()
+    tokens = torch.from_numpy(rng.random((10, 2))).float()
+    seen = SeenScene(lambda _: Prediction(logits, tokens), of_point)
+    config, queries = ProposalConfig(nms_iou=0.4), torch.ones(2, 1)
+
+    few = on_points(select(propose(seen.answer, queries, 2, seen.points), config, seen.points), of_point)
+    many = select(propose(lambda _: Prediction(logits[:, of_point], tokens), queries, 2), config)
+
+    assert few.label.tolist() == many.label.tolist()
+    np.testing.assert_allclose(few.score, many.score, rtol=1e-5)
+    np.testing.assert_array_equal(few.masks[few.row], many.masks[many.row])
+    assert len(few) < 20  # some gave way

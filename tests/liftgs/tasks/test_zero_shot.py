@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -46,10 +47,13 @@ class Oracle:
     def voxelise(self, cloud: PointCloud) -> LabelledCloud:
         return next(known for known in self.clouds if known.cloud is cloud)
 
-    def encode(self, clouds: list[LabelledCloud]) -> list[LabelledCloud]:
-        return clouds
+    def encode(self, clouds: list[LabelledCloud]) -> list[SimpleNamespace]:
+        every_point = [torch.arange(len(known.cloud)) for known in clouds]
+        of_voxels = [SimpleNamespace(of_point=points) for points in every_point]
+        return [SimpleNamespace(known=known, voxels=of) for known, of in zip(clouds, of_voxels, strict=True)]
 
-    def answer(self, known: LabelledCloud, queries: torch.Tensor) -> Prediction:
+    def answer(self, scene: SimpleNamespace, queries: torch.Tensor) -> Prediction:
+        known = scene.known
         ids = np.unique(known.instances[known.labels != VOID])
         inside = known.instances == ids[:, None]
         inside &= (np.cumsum(inside, axis=1) - 1) % self.every == 0
