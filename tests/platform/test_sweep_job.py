@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -322,20 +321,23 @@ def test_two_sweeps_at_once_run_what_they_share_once(inputs: Path, tmp_path: Pat
 
     file = small_sweep.write_job(tmp_path, inputs, seeds=1, ratios=[1.0], scratch_ratios=[])
     stages = order(s for cell in plan(file) if cell.mix == "first" and cell.ratio for s in cell.stages)
-    started: list[float] = []
-
-    def note(one: Any) -> None:
-        if one is not None and one.state == "running" and one.stage.kind == "finetune":
-            started.append(time.time())
-
+    asked: set[int] = set()
     ends: list[dict[str, Any]] = []
-    sweeps = [Thread(target=lambda: ends.append(run_pool(tmp_path, stages, ray_driver, note))) for _ in range(2)]
+
+    def run_sweep(number: int) -> None:
+        def note(one: Any) -> None:
+            if one is not None and one.state == "running" and one.stage.kind == "finetune":
+                asked.add(number)
+
+        ends.append(run_pool(tmp_path, stages, ray_driver, note))
+
+    sweeps = [Thread(target=run_sweep, args=(number,)) for number in range(2)]
     for thread in sweeps:
         thread.start()
     for thread in sweeps:
         thread.join()
     assert [one.state for end in ends for one in end.values()] == ["done"] * 4
-    assert len(started) == 2, "both asked for it"
+    assert asked == {0, 1}
     folder = next((tmp_path / "stages").glob("finetune-*"))
     rows = [json.loads(line) for line in next((folder / "log").glob("*.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in rows if "event" not in row] == [1, 2], "one trained"
