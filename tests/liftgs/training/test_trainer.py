@@ -183,7 +183,7 @@ def learn(folder: Path, size: int, what: Shared) -> list[tuple[dict[str, float],
     return [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)]
 
 
-@pytest.mark.parametrize(("size", "dropout"), [(2, 0.0), (3, 0.0), (2, 0.3)])
+@pytest.mark.parametrize(("size", "dropout"), [(3, 0.0), (2, 0.3)])
 def test_weights_are_the_same_bits_on_any_number_of_workers(size: int, dropout: float, tmp_path: Path) -> None:
     what = Shared(bad_place=1, dropout=dropout)
     ((expected_metrics, expected),) = learn(tmp_path, 1, what)
