@@ -155,7 +155,7 @@ def _gather_product(source: Tensor, table: Tensor, weight: Tensor, dtype: torch.
     """Rows of `source` side by side as the table says, times weight [o, k i]."""
     result = source.new_empty(len(table), len(weight), dtype=dtype)
     for rows, gathered in _Blocks(source, table):
-        result[rows] = linear(gathered, weight)
+        result[rows] = linear(gathered, weight)[: rows.stop - rows.start]
     return result
 
 
@@ -164,7 +164,7 @@ def _gather_moment(source: Tensor, table: Tensor, grad: Tensor) -> Tensor:
     width = source.shape[1] * table.shape[1]
     moment = _accumulator(grad, grad.shape[1], width)
     for rows, gathered in _Blocks(source, table):
-        moment += grad[rows].t() @ gathered
+        moment += _padded(grad[rows], len(gathered)).t() @ gathered
     return moment
 
 
@@ -175,35 +175,52 @@ def _gather_both(
     result = source.new_empty(len(table), len(weight), dtype=dtype)
     moment = None if other is None else _accumulator(source, other.shape[1], weight.shape[1])
     for rows, gathered in _Blocks(source, table):
-        result[rows] = linear(gathered, weight)
+        result[rows] = linear(gathered, weight)[: rows.stop - rows.start]
         if moment is not None and other is not None:
-            moment += other[rows].t() @ gathered
+            moment += _padded(other[rows], len(gathered)).t() @ gathered
     return result, moment
 
 
 def _spread(features: Tensor, weight: Tensor, coarsening: Coarsening) -> Tensor:
     """Each coarse row times weight [8 o, i], of which each fine voxel takes its octant's part."""
-    parts = linear(features, weight).view(len(features) * 8, -1)
+    parts = linear(_padded(features, _round_up(len(features))), weight).view(-1, len(weight) // 8)
     return parts.index_select(0, coarsening.parents * 8 + coarsening.octants)
 
 
 class _Blocks:
-    """Iterates over blocks of gathered rows, which share one buffer."""
+    """Iterates over blocks of gathered rows, which share one buffer; the last is filled up with absent ones."""
 
     def __init__(self, source: Tensor, table: Tensor) -> None:
         self._source, self._table = source, table
         row_bytes = table.shape[1] * source.shape[1] * source.element_size()
-        self._rows = min(len(table), max(LEAST_ROWS, BLOCK_BYTES // row_bytes))
+        self._most = _round_up(min(len(table), max(LEAST_ROWS, BLOCK_BYTES // row_bytes)))
 
     def __iter__(self) -> Any:
         rows, offsets = self._table.shape
-        flat = self._table.flatten()
-        buffer = self._source.new_empty(self._rows * offsets, self._source.shape[1])
-        for start in range(0, rows, self._rows):
-            stop = min(start + self._rows, rows)
-            gathered = buffer[: (stop - start) * offsets]
-            torch.index_select(self._source, 0, flat[start * offsets : stop * offsets], out=gathered)
-            yield slice(start, stop), gathered.view(stop - start, -1)
+        buffer = self._source.new_empty(self._most * offsets, self._source.shape[1])
+        for start in range(0, rows, self._most):
+            stop = min(start + self._most, rows)
+            height = _round_up(stop - start)
+            gathered = buffer[: height * offsets]
+            taken = (stop - start) * offsets
+            torch.index_select(self._source, 0, self._table[start:stop].flatten(), out=gathered[:taken])
+            gathered[taken:] = 0
+            yield slice(start, stop), gathered.view(height, -1)
+
+
+def _round_up(rows: int) -> int:
+    """The next 2^n or 1.5 * 2^n.
+
+    Products of bfloat16 are compiled for each shape that comes by, which takes ten times longer than the product of a
+    small room's coarse voxels; no two rooms have as many, so the last block would be compiled at every step.
+    """
+    power = 1 << max(rows - 1, 1).bit_length()
+    return power * 3 // 4 if rows <= power * 3 // 4 else power
+
+
+def _padded(rows: Tensor, height: int) -> Tensor:
+    """With rows of zeros below."""
+    return rows if len(rows) == height else torch.nn.functional.pad(rows, (0, 0, 0, height - len(rows)))
 
 
 def _accumulator(like: Tensor, *shape: int) -> Tensor:
