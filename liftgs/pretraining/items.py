@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from liftgs.model.voxels import Voxels
 from liftgs.render.gaussians import Pinhole
 from liftgs.sample import Sample, View
 from liftgs.scene import BadInput, PointCloud
+from liftgs.tasks.phrases import Encode
 from liftgs.training.augment import AugmentConfig, Change
 from liftgs.training.queries import share_queries
 
@@ -31,8 +33,10 @@ class ItemConfig:
         instances: at most this many segments of a view are asked for; 8 in the paper, where asking for all lets the
             network "reconstruct the whole image" from its queries.
         min_area: smallest segment asked for, as a share of the image: 1024 pixels of 512x512 in the paper.
+        queries: by what segments are asked for. "embeds": their image embeddings, as in the paper. "captions": their
+            captions, embedded as text; segments with the same words share a query (paper, Table 7).
         same_query: segments of a view whose embeddings have at least this cosine share one query that names them all,
-            as a class name does. 1 gives each its own, as in the paper.
+            as a class name does. 1 gives each its own, as in the paper. Nothing to captions.
         only_seen: leave out points that no view taken looks at, which learn nothing this time. Saves work where chunks
             are much wider than a view; the paper keeps the chunk.
         augment: random changes.
@@ -42,6 +46,7 @@ class ItemConfig:
     image_px: int = 512
     instances: int = 8
     min_area: float = 1024 / 512**2
+    queries: Literal["embeds", "captions"] = "embeds"
     same_query: float = 1.0
     only_seen: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -118,7 +123,15 @@ class Item:
         return Item(self.key, self.voxels.to(device), tuple(view.to(device) for view in self.views), self.seed)
 
 
-def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str, seed: int, epoch: int) -> Item:
+def make_item(
+    sample: Sample,
+    config: ItemConfig,
+    voxel_size_m: float,
+    key: str,
+    seed: int,
+    epoch: int,
+    encode: Encode | None = None,
+) -> Item:
     """Take an item from a sample: a pure function of its arguments, whoever calls it and when.
 
     Args:
@@ -128,14 +141,15 @@ def make_item(sample: Sample, config: ItemConfig, voxel_size_m: float, key: str,
         key: of the sample; with `seed` and `epoch` it decides every random choice.
         seed: of the run.
         epoch: which visit.
+        encode: captions -> queries, where those are asked for.
 
     Raises:
-        BadInput: a member is broken, or the sample has no labels.
+        BadInput: a member is broken, or the sample has no labels, or no captions where those are asked for.
     """
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
     change = Change.draw(config.augment, rng)
     taken = [sample.views[number] for number in rng.permutation(len(sample.views))[: config.views]]
-    views = tuple(_view(view, config, change, rng, sample.uri) for view in taken)
+    views = tuple(_view(view, config, change, rng, encode, sample.uri) for view in taken)
     cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
     voxels = change.voxels(cloud, voxel_size_m, sample.uri)
     return Item(key, voxels, views, int(rng.integers(2**63)))
@@ -149,7 +163,9 @@ def _seen(cloud: PointCloud, views: Sequence[View]) -> PointCloud:
     return cloud[seen]
 
 
-def _view(view: View, config: ItemConfig, change: Change, rng: np.random.Generator, uri: str) -> ItemView:
+def _view(
+    view: View, config: ItemConfig, change: Change, rng: np.random.Generator, encode: Encode | None, uri: str
+) -> ItemView:
     segments = view.segments
     if segments is None or segments.embeds is None:
         raise BadInput(uri, f"view {view.id} has no segments with embeddings; label the corpus first")
@@ -162,9 +178,24 @@ def _view(view: View, config: ItemConfig, change: Change, rng: np.random.Generat
     areas = torch.bincount(segment.flatten() + 1, minlength=len(embeds) + 1)[1:]
     candidates = np.flatnonzero(areas.numpy() >= max(1, config.min_area * height * width))
     chosen = torch.from_numpy(rng.permutation(candidates)[: config.instances])
-    queries, positives = share_queries(embeds[chosen], config.same_query)
+    if config.queries == "captions":
+        if segments.captions is None:
+            raise BadInput(uri, f"view {view.id} has no captions; label with them, or set item.queries=embeds")
+        if encode is None:
+            raise ValueError("captions are asked for, and nobody encodes them")
+        queries, positives = _captioned([segments.captions[row] for row in chosen.tolist()], encode)
+    else:
+        queries, positives = share_queries(embeds[chosen], config.same_query)
     photo = _shrink(view.photo, height, width) * change.gain + change.shift
     return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
+
+
+def _captioned(captions: Sequence[str], encode: Encode) -> tuple[Float[Tensor, "t f"], Float[Tensor, "k t"]]:
+    """A query for each different caption, and whose it is."""
+    texts = list(dict.fromkeys(captions)) or ["nothing"]  # CLIP embeds at least one
+    positives = torch.tensor([[float(text == one) for text in texts] for one in captions])
+    queries = encode(texts)
+    return (queries, positives) if captions else (queries[:0], queries.new_zeros(0, 0))
 
 
 def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float[Tensor, "h w 3"]:

@@ -7,29 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, make_labelled_item
 from liftgs.finetuning.objective import GroundingObjective, GroundingObjectiveConfig
 from liftgs.finetuning.panel import panel
 from liftgs.model.liftgs import LiftGSConfig
-from liftgs.model.text import Phrases
 from liftgs.procedural import KINDS
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
-from liftgs.teachers.clip import build_clip
-from liftgs.teachers.configs import EmbedConfig
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning, pretrain
 from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
-from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
+from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, phrase_encoder, start_model
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.training_task import Learner, Validation
 
@@ -121,7 +117,7 @@ class Finetuning(SpecifiedTask):
         if not spec.validation.corpora:
             return None
         names = tuple(kind for kind in spec.kinds if kind not in spec.item.structure)
-        encode = partial(_encode, config.clip, config.clip_pretrained)
+        encode = phrase_encoder(config)
         score = HeldOut(spec.validation, spec.item.task, names, encode, spec.loop.cache_mb * 2**20)
         return Validation(spec.validation.every, score, spec.validation.patience, spec.optim.cooling)
 
@@ -133,19 +129,9 @@ class Finetuning(SpecifiedTask):
     def item(self, sample: Sample, key: str, epoch: int) -> LabelledItem:
         """See `Task`."""
         spec, config = self.spec, self._config
-        encode = partial(_encode, config.clip, config.clip_pretrained)
+        encode = phrase_encoder(config)
         return make_labelled_item(sample, spec.item, config.voxel_size_m, spec.kinds, encode, key, spec.seed, epoch)
 
     def panel(self, learner: Learner, items: Sequence[LabelledItem]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""
         return np.concatenate([panel(learner.model, item.to(learner.model.device)) for item in items])
-
-
-def _encode(clip: str, pretrained: str, phrases: Sequence[str]) -> Float[Tensor, "p f"]:
-    return _phrases(clip, pretrained)(phrases)
-
-
-@cache
-def _phrases(clip: str, pretrained: str) -> Phrases:
-    """One CLIP per process, on the CPU, where the loaders are."""
-    return Phrases(build_clip(EmbedConfig(model=clip, pretrained=pretrained)))

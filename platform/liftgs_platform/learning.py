@@ -6,15 +6,21 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
+from liftgs.model.text import Phrases
 from liftgs.sample import Sample, decode_sample
 from liftgs.scene import BadInput
+from liftgs.tasks.phrases import Encode
+from liftgs.teachers.clip import build_clip
+from liftgs.teachers.configs import EmbedConfig
 from liftgs.training.trainer import OptimConfig, TrainingDiverged
 from liftgs_platform import checkpoints, preflight, storage
 from liftgs_platform import spec as specs
@@ -240,6 +246,21 @@ def model_config(model: ModelSpec) -> LiftGSConfig:
 def _config_of(checkpoint: str) -> LiftGSConfig:
     """Read once per process, since every item asks for its voxel size."""
     return LiftGS.from_pretrained(checkpoint).config
+
+
+def phrase_encoder(config: LiftGSConfig) -> Encode:
+    """What turns words into queries of such a network; can be sent to loaders."""
+    return partial(_encode, config.clip, config.clip_pretrained)
+
+
+def _encode(clip: str, pretrained: str, phrases: Sequence[str]) -> Float[Tensor, "p f"]:
+    return _phrases(clip, pretrained)(phrases)
+
+
+@cache
+def _phrases(clip: str, pretrained: str) -> Phrases:
+    """One CLIP per process, on the CPU, where the loaders are."""
+    return Phrases(build_clip(EmbedConfig(model=clip, pretrained=pretrained)))
 
 
 def check_manifests(corpora: Sequence[CorpusSpec]) -> None:

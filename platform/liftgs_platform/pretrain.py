@@ -20,7 +20,7 @@ from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning
 from liftgs_platform.job import Job
-from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, start_model
+from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, phrase_encoder, start_model
 from liftgs_platform.training_task import Learner
 
 
@@ -64,8 +64,9 @@ class Pretraining(SpecifiedTask):
 
     def item(self, sample: Sample, key: str, epoch: int) -> Item:
         """See `Task`."""
-        voxel_size_m = model_config(self.spec.model).voxel_size_m
-        return make_item(sample, self.spec.item, voxel_size_m, key, self.spec.seed, epoch)
+        config = model_config(self.spec.model)
+        encode = phrase_encoder(config)
+        return make_item(sample, self.spec.item, config.voxel_size_m, key, self.spec.seed, epoch, encode)
 
     def panel(self, learner: Learner, items: Sequence[Item]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""

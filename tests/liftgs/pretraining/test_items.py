@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,3 +103,36 @@ def test_colours_of_cloud_and_photos_change_alike(sample: Sample) -> None:
 def test_an_unlabelled_sample_is_refused() -> None:
     with pytest.raises(BadInput, match="label the corpus first"):
         make_item(room_sample(labelled=False), ItemConfig(), 0.05, "k", 0, 0)
+
+
+def test_segments_with_the_same_words_share_a_query_in_words() -> None:
+    words = ("a chair", "a red chair", "a table")
+
+    def encode(phrases: Sequence[str]) -> torch.Tensor:
+        return torch.eye(3)[[words.index(phrase) for phrase in phrases]]
+
+    captioned = room_sample(caption=lambda number: words[number % 3])
+    config = ItemConfig(views=1, image_px=64, min_area=0.002, queries="captions", augment=PLAIN)
+    (view,) = make_item(captioned, config, 0.05, "room-000", 3, 0, encode).views
+    (unasked,) = make_item(captioned, replace(config, queries="embeds"), 0.05, "room-000", 3, 0).views
+
+    assert view.chosen.tolist() == unasked.chosen.tolist()
+    assert len(view.queries) < len(view.chosen)
+    torch.testing.assert_close(view.embeds, unasked.embeds)  # what the feature loss compares with
+    all_captions = next(v.segments.captions for v in captioned.views if len(v.segments.captions) == len(view.embeds))
+    asked = [words[int(row.argmax())] for row in view.positives @ view.queries]
+    assert asked == [all_captions[row] for row in view.chosen.tolist()]
+    assert (view.positives.sum(1) == 1).all()
+
+
+def test_a_photo_without_segments_asks_for_nothing_in_words() -> None:
+    config = ItemConfig(views=1, image_px=64, min_area=2.0, queries="captions")
+    captioned = room_sample(caption=str)
+    (view,) = make_item(captioned, config, 0.05, "k", 0, 0, lambda phrases: torch.ones(len(phrases), 4)).views
+    assert view.queries.shape == (0, 4)
+    assert view.positives.shape == (0, 0)
+
+
+def test_captions_that_are_asked_for_and_not_there_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"no captions; label with them, or set item\.queries=embeds"):
+        make_item(room_sample(), ItemConfig(queries="captions"), 0.05, "k", 0, 0, lambda phrases: torch.ones(1, 4))
