@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from liftgs.geometry import CloudConfig, sees
-from liftgs.labels import SegmentMap
 from liftgs.model.voxels import Voxels
 from liftgs.render.gaussians import Pinhole
 from liftgs.sample import Sample, View
 from liftgs.scene import BadInput, PointCloud
 from liftgs.tasks.phrases import Encode
 from liftgs.training.augment import AugmentConfig, Change
-from liftgs.training.queries import alike, one_hot, whole_names
+from liftgs.training.queries import share_queries
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ class ItemConfig:
         views: photos to render; the paper has one per step.
         image_px: longer side of a rendered image; 512 in the paper.
         instances: at most this many segments of a view are asked for; 8 in the paper, where asking for all lets the
-            network "reconstruct the whole image" from its queries. Of a query all its segments are asked for, if there
-            is room for them.
+            network "reconstruct the whole image" from its queries.
         min_area: smallest segment asked for, as a share of the image: 1024 pixels of 512x512 in the paper.
         queries: by what segments are asked for. "embeds": their image embeddings, as in the paper. "captions": their
             captions, embedded as text; segments with the same words share a query (paper, Table 7).
@@ -179,33 +177,25 @@ def _view(
     embeds = functional.normalize(torch.from_numpy(segments.embeds.astype(np.float32)), dim=1)
     areas = torch.bincount(segment.flatten() + 1, minlength=len(embeds) + 1)[1:]
     candidates = np.flatnonzero(areas.numpy() >= max(1, config.min_area * height * width))
-    order = torch.from_numpy(rng.permutation(candidates))
-    names: list[str | int]
+    chosen = torch.from_numpy(rng.permutation(candidates)[: config.instances])
     if config.queries == "captions":
-        names = [*_captions(segments, order, view.id, uri)]
+        if segments.captions is None:
+            raise BadInput(uri, f"view {view.id} has no captions; label with them, or set item.queries=embeds")
+        if encode is None:
+            raise ValueError("captions are asked for, and nobody encodes them")
+        queries, positives = _captioned([segments.captions[row] for row in chosen.tolist()], encode)
     else:
-        names = [*alike(embeds[order], config.same_query)]
-    kept = whole_names(names, config.instances)
-    chosen, names = order[kept], [names[place] for place in kept]
-    queries = _queries(list(dict.fromkeys(names)), embeds[order], encode)
+        queries, positives = share_queries(embeds[chosen], config.same_query)
     photo = _shrink(view.photo, height, width) * change.gain + change.shift
-    return ItemView(photo, camera, segment, embeds, chosen, queries, one_hot(names))
+    return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
 
 
-def _captions(segments: SegmentMap, rows: Int[Tensor, " k"], view: str, uri: str) -> list[str]:
-    if segments.captions is None:
-        raise BadInput(uri, f"view {view} has no captions; label with them, or set item.queries=embeds")
-    return [segments.captions[row] for row in rows.tolist()]
-
-
-def _queries(names: Sequence[str | int], embeds: Float[Tensor, "k f"], encode: Encode | None) -> Float[Tensor, "t f"]:
-    """Of words their embeddings, of numbers those rows."""
-    words = [name for name in names if isinstance(name, str)]
-    if not words:
-        return embeds[[name for name in names if isinstance(name, int)]]
-    if encode is None:
-        raise ValueError("captions are asked for, and nobody encodes them")
-    return encode(words)
+def _captioned(captions: Sequence[str], encode: Encode) -> tuple[Float[Tensor, "t f"], Float[Tensor, "k t"]]:
+    """A query for each different caption, and whose it is."""
+    texts = list(dict.fromkeys(captions)) or ["nothing"]  # CLIP embeds at least one
+    positives = torch.tensor([[float(text == one) for text in texts] for one in captions])
+    queries = encode(texts)
+    return (queries, positives) if captions else (queries[:0], queries.new_zeros(0, 0))
 
 
 def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float[Tensor, "h w 3"]:

@@ -106,34 +106,30 @@ def test_an_unlabelled_sample_is_refused() -> None:
 
 
 def test_segments_with_the_same_words_share_a_query_in_words() -> None:
-    words = ("a chair", "a red chair", "a table", "a mug", "a bed", "a rug")
+    words = ("a chair", "a red chair", "a table")
 
     def encode(phrases: Sequence[str]) -> torch.Tensor:
-        return torch.eye(len(words))[[words.index(phrase) for phrase in phrases]]
+        return torch.eye(3)[[words.index(phrase) for phrase in phrases]]
 
-    captioned = room_sample(caption=lambda number: words[number % len(words)])
+    captioned = room_sample(caption=lambda number: words[number % 3])
     config = ItemConfig(views=1, image_px=64, min_area=0.002, queries="captions", augment=PLAIN)
     (view,) = make_item(captioned, config, 0.05, "room-000", 3, 0, encode).views
-    (other,) = make_item(captioned, replace(config, queries="embeds"), 0.05, "room-000", 3, 0).views
+    (unasked,) = make_item(captioned, replace(config, queries="embeds"), 0.05, "room-000", 3, 0).views
 
-    torch.testing.assert_close(view.embeds, other.embeds)  # what the feature loss compares with
-    every = next(v.segments for v in captioned.views if len(v.segments.embeds) == len(view.embeds))  # type: ignore
-    assert every.captions is not None
-    chosen = view.chosen.tolist()
-    assert [words[int(row.argmax())] for row in view.positives @ view.queries] == [every.captions[i] for i in chosen]
+    assert view.chosen.tolist() == unasked.chosen.tolist()
+    assert len(view.queries) < len(view.chosen)
+    torch.testing.assert_close(view.embeds, unasked.embeds)  # what the feature loss compares with
+    all_captions = next(v.segments.captions for v in captioned.views if len(v.segments.captions) == len(view.embeds))
+    asked = [words[int(row.argmax())] for row in view.positives @ view.queries]
+    assert asked == [all_captions[row] for row in view.chosen.tolist()]
     assert (view.positives.sum(1) == 1).all()
-    assert 1 < len(view.queries) < len(chosen) <= config.instances
-    areas = torch.bincount(view.segment.flatten() + 1, minlength=len(view.embeds) + 1)[1:]
-    asked = {every.captions[row] for row in chosen}
-    large = [row for row in range(len(areas)) if areas[row] >= 0.002 * 64 * 64 and every.captions[row] in asked]
-    assert sorted(chosen) == large, "who bears a name that is asked for is asked for"
 
 
 def test_a_photo_without_segments_asks_for_nothing_in_words() -> None:
     config = ItemConfig(views=1, image_px=64, min_area=2.0, queries="captions")
     captioned = room_sample(caption=str)
-    (view,) = make_item(captioned, config, 0.05, "k", 0, 0, lambda phrases: torch.ones(len(phrases), 16)).views
-    assert view.queries.shape == (0, 16)
+    (view,) = make_item(captioned, config, 0.05, "k", 0, 0, lambda phrases: torch.ones(len(phrases), 4)).views
+    assert view.queries.shape == (0, 4)
     assert view.positives.shape == (0, 0)
 
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from liftgs.training.queries import share_queries, whole_names
+from liftgs.training.queries import share_queries
 
 
 def test_close_embeddings_share_a_query() -> None:
@@ -18,12 +18,3 @@ def test_close_embeddings_share_a_query() -> None:
     queries, positives = share_queries(torch.stack((a, b, near_a)), 1.0)
     torch.testing.assert_close(positives, torch.eye(3))
     assert share_queries(torch.zeros(0, 3), 0.9)[1].shape == (0, 0)
-
-
-def test_of_a_name_all_are_asked_for_or_none() -> None:
-    names = ["chair", "rug", "chair", "book", "book", "book", "bed"]
-    assert whole_names(names, 7) == [0, 2, 1, 3, 4, 5, 6]
-    assert whole_names(names, 4) == [0, 2, 1, 6], "three books are too many, a bed is not"
-    assert whole_names(names, 1) == [0], "too many of the first: as many as there is room for"
-    assert whole_names([0, 1, 2, 3], 3) == [0, 1, 2]
-    assert whole_names([], 3) == []
