@@ -16,7 +16,7 @@ from liftgs.model.liftgs import EncodedScene, LiftGS
 from liftgs.model.text import encode_phrases
 from liftgs.scene import BadInput, PointCloud, Scene
 from liftgs.tasks.instances import ScoredMasks
-from liftgs.tasks.proposals import ProposalConfig, propose, select
+from liftgs.tasks.proposals import ProposalConfig, largest_parts, propose, select
 from liftgs.teachers.clip import ClipModel
 
 
@@ -163,11 +163,11 @@ def ground(
     with torch.inference_mode():
         candidates = propose(partial(grounder.model.answer, known.encoded), queries, phrases_at_once)
     candidates = candidates[candidates.score >= threshold]
-    of_point = voxels.of_point.cpu().numpy()
+    config, xyz, of_point = ProposalConfig(1, top, nms_iou), voxels.xyz.cpu().numpy(), voxels.of_point.cpu().numpy()
     matches = [
         _match(known.scan.cloud, of_point, name, rank, score, mask)
         for label, name in enumerate(names)
-        for rank, (score, mask) in enumerate(_answers(candidates, label, ProposalConfig(1, top, nms_iou)), 1)
+        for rank, (score, mask) in enumerate(_answers(candidates[candidates.label == label], xyz, config), 1)
     ]
     return Grounding(known.scan, names, matches, known.encoded)
 
@@ -183,9 +183,12 @@ def _scan(scene: str | Scene | Scan | PointCloud, voxel_size_m: float) -> Scan:
     return scene
 
 
-def _answers(candidates: ScoredMasks, label: int, config: ProposalConfig) -> list[tuple[float, Bool[np.ndarray, " v"]]]:
-    found = select(candidates[candidates.label == label], config)
-    return [(float(score), found.masks[row]) for row, score in zip(found.row, found.score, strict=True)]
+def _answers(
+    candidates: ScoredMasks, xyz: Float[np.ndarray, "v 3"], config: ProposalConfig
+) -> list[tuple[float, Bool[np.ndarray, " v"]]]:
+    found = select(candidates, config)
+    masks = largest_parts(found.masks[found.row], xyz, np.ones(len(xyz), np.int64), config.part_m)
+    return list(zip(found.score.tolist(), masks, strict=True))
 
 
 def _match(

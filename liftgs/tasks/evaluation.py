@@ -69,7 +69,8 @@ def by_network(model: LiftGS) -> Method:
 
     def see(sample: Sample) -> SeenScene:
         scene = model.encode([model.voxelise(sample.cloud)])[0]
-        return SeenScene(partial(model.answer, scene), scene.voxels.of_point.cpu().numpy())
+        voxels = scene.voxels
+        return SeenScene(partial(model.answer, scene), voxels.of_point.cpu().numpy(), voxels.xyz.cpu().numpy())
 
     return see
 
@@ -102,9 +103,9 @@ def examine(
     assert labels is not None  # else there were no cloud
     seen = method(sample)
     candidates = propose(seen.answer, encode(class_phrases(classes)), config.proposals.queries_at_once, seen.points)
-    predictions = on_points(select(candidates, config.proposals, seen.points), seen.of_point)
+    predictions = on_points(select(candidates, config.proposals, seen.points), seen, config.proposals.part_m)
     found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
-    referrals = refer(seen, labelled, labels, encode, config.expressions_at_once)
+    referrals = refer(seen, labelled, labels, encode, config)
     return Paper(predictions, found, referrals, _picture(labelled, predictions))
 
 
@@ -126,7 +127,7 @@ def labelled_cloud(sample: Sample, key: str, classes: Sequence[str], class_of: M
 
 
 def refer(
-    seen: SeenScene, labelled: LabelledCloud, labels: SceneLabels, encode: Encode, at_once: int
+    seen: SeenScene, labelled: LabelledCloud, labels: SceneLabels, encode: Encode, config: ExamConfig
 ) -> list[Referral]:
     """The best answer to each expression against its target, box against box.
 
@@ -138,12 +139,14 @@ def refer(
     asked = [one for one in labels.expressions if there.issuperset(one.target.instances)]
     if not asked:
         return []
-    found = propose(seen.answer, encode([one.text for one in asked]), at_once, seen.points)
+    found = propose(seen.answer, encode([one.text for one in asked]), config.expressions_at_once, seen.points)
+    firsts = [np.flatnonzero(found.label == number)[:1] for number in range(len(asked))]
+    answers = on_points(found[np.concatenate(firsts)], seen, config.proposals.part_m)
+    mask_of = dict(zip(answers.label.tolist(), answers.masks[answers.row], strict=True))
     kinds = {row.id: row.kind for row in labels.instances}
     records = []
     for number, expression in enumerate(asked):
-        mine = np.flatnonzero(found.label == number)
-        mask = found.masks[found.row[mine[0]]][seen.of_point] if len(mine) else np.zeros(len(ids), bool)
+        mask = mask_of.get(number, np.zeros(len(ids), bool))
         truth = np.isin(ids, expression.target.instances)
         iou = box_iou(extremes(xyz, mask), extremes(xyz, truth))
         records.append(Referral(labelled.name, f"{number:04d}", iou, groups(expression, kinds)))

@@ -62,10 +62,12 @@ def lifted(way: Way, encode: Encode, config: LiftingConfig, sample: Sample) -> S
     every_point = np.arange(len(sample.cloud))
     if way == "points":
         features, pairs = torch.from_numpy(pool(sightings)), touching(sample.cloud.xyz)
-        return SeenScene(partial(_by_points, features, pairs, generic, config), every_point)
+        return SeenScene(partial(_by_points, features, pairs, generic, config), every_point, sample.cloud.xyz)
     found = merge(sightings, config)
     masks = torch.from_numpy(found.ids == np.arange(1, len(found.embeds) + 1)[:, None])
-    return SeenScene(partial(_by_instances, torch.from_numpy(found.embeds), masks, generic), every_point)
+    return SeenScene(
+        partial(_by_instances, torch.from_numpy(found.embeds), masks, generic), every_point, sample.cloud.xyz
+    )
 
 
 def touching(xyz: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "e 2"]:

@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy import sparse
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from liftgs.model.liftgs import Prediction
@@ -25,10 +27,12 @@ class SeenScene:
     Attributes:
         answer: queries -> masks and correspondences.
         of_point: the cell of each point of the cloud; no cell is empty.
+        xyz: where each cell is, metres.
     """
 
     answer: Answer
     of_point: Int[np.ndarray, " n"]
+    xyz: Float[np.ndarray, "v 3"]
 
     @cached_property
     def points(self) -> Int[np.ndarray, " v"]:
@@ -47,17 +51,22 @@ class ProposalConfig:
         nms_iou: an instance is dropped if its mask overlaps a better one of the same query by more than this; 1 keeps
             all. The benchmark's own predictions are not thinned, but here each group of queries brings masks of its
             own.
+        part_m: a mask is cut down to its largest connected part: on cells of so many metres, each of which touches 26
+            others. 0 keeps masks as they are. Mask3D splits its masks likewise (by DBSCAN).
     """
 
     queries_at_once: int = 8
     top_k: int = 100
     nms_iou: float = 1.0
+    part_m: float = 0.15
 
     def __post_init__(self) -> None:
         if self.queries_at_once < 1 or self.top_k < 1:
             raise ValueError("queries_at_once and top_k must be at least 1")
         if not 0 <= self.nms_iou <= 1:
             raise ValueError(f"nms_iou must be in [0, 1], not {self.nms_iou}")
+        if not self.part_m >= 0:
+            raise ValueError(f"part_m must be at least 0, not {self.part_m}")
 
 
 def propose(
@@ -118,10 +127,49 @@ def select(candidates: ScoredMasks, config: ProposalConfig, points: Int[np.ndarr
     return candidates[np.array(kept, np.int64)]
 
 
-def on_points(candidates: ScoredMasks, of_point: Int[np.ndarray, " n"]) -> ScoredMasks:
-    """The same with masks over the points of the cloud, and only those that somebody names."""
+def on_points(candidates: ScoredMasks, seen: SeenScene, part_m: float) -> ScoredMasks:
+    """The largest parts of the masks, over the points of the cloud; of masks only those that somebody names."""
     rows, row = np.unique(candidates.row, return_inverse=True)
-    return ScoredMasks(np.take(candidates.masks[rows], of_point, axis=1), row, candidates.label, candidates.score)
+    masks = largest_parts(candidates.masks[rows], seen.xyz, seen.points, part_m)
+    return ScoredMasks(np.take(masks, seen.of_point, axis=1), row, candidates.label, candidates.score)
+
+
+def largest_parts(
+    masks: Bool[np.ndarray, "m v"],
+    xyz: Float[np.ndarray, "v 3"],
+    points: Int[np.ndarray, " v"],
+    edge_m: float,
+) -> Bool[np.ndarray, "m v"]:
+    """Of each mask the connected part of most points; see `ProposalConfig.part_m`.
+
+    Args:
+        masks: over the cells of a scene.
+        xyz: of those, metres.
+        points: how many each stands for.
+        edge_m: of the cubes of which a part is made; 0 changes nothing.
+    """
+    if not edge_m or not masks.any():
+        return masks
+    cubes, cube = np.unique(np.floor(xyz / edge_m).astype(np.int64), axis=0, return_inverse=True)
+    a, b = cKDTree(cubes).query_pairs(1.8, output_type="ndarray").T  # the 26 around: sqrt(3) is 1.73
+    row, cell = np.nonzero(masks)
+    filled = np.zeros((len(masks), len(cubes)), bool)
+    filled[row, cube[cell]] = True
+    number = np.cumsum(filled).reshape(filled.shape) - 1  # of each filled cube of each mask
+    pair_row, pair = np.nonzero(filled[:, a] & filled[:, b])
+    ends = (number[pair_row, a[pair]], number[pair_row, b[pair]])
+    nodes = int(number[-1, -1]) + 1
+    graph = sparse.csr_array((np.ones(len(pair), bool), ends), shape=(nodes, nodes))
+    part = sparse.csgraph.connected_components(graph, directed=False)[1][number[row, cube[cell]]]
+    size = np.bincount(part, points[cell])
+    order = np.lexsort((part, -size[part], row))  # the largest part of each row first, of equals the first
+    rows, first = np.unique(row[order], return_index=True)
+    best = np.zeros(len(masks), np.int64)
+    best[rows] = part[order[first]]
+    kept = part == best[row]
+    result = np.zeros_like(masks)
+    result[row[kept], cell[kept]] = True
+    return result
 
 
 def _masks(

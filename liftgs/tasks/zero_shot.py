@@ -144,7 +144,7 @@ def evaluate_zero_shot(
     best: list[float] = []
     nameless: list[float] = []
     for labelled in clouds:
-        candidates = _ask(model, labelled.cloud, queries, config.queries_at_once)
+        candidates = _ask(model, labelled.cloud, queries, config)
         best += best_overlaps(candidates, labelled, min_points)
         nameless += _nameless_overlaps(candidates, labelled, min_points)
         overlaps.append(overlap(select(candidates, config), labelled.labels, labelled.instances, min_points))
@@ -194,10 +194,11 @@ def untrained_twin(model: LiftGS, seed: int) -> LiftGS:
 
 
 @torch.inference_mode()
-def _ask(model: LiftGS, cloud: PointCloud, queries: Float[Tensor, "c f"], queries_at_once: int) -> ScoredMasks:
+def _ask(model: LiftGS, cloud: PointCloud, queries: Float[Tensor, "c f"], config: ProposalConfig) -> ScoredMasks:
     scene = model.encode([model.voxelise(cloud)])[0]
-    seen = SeenScene(partial(model.answer, scene), scene.voxels.of_point.cpu().numpy())
-    return on_points(propose(seen.answer, queries, queries_at_once, seen.points), seen.of_point)
+    voxels = scene.voxels
+    seen = SeenScene(partial(model.answer, scene), voxels.of_point.cpu().numpy(), voxels.xyz.cpu().numpy())
+    return on_points(propose(seen.answer, queries, config.queries_at_once, seen.points), seen, config.part_m)
 
 
 def _iou(a: Bool[np.ndarray, " n"], b: Bool[np.ndarray, " n"]) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from liftgs.model.liftgs import Prediction
 from liftgs.tasks.instances import ScoredMasks
-from liftgs.tasks.proposals import ProposalConfig, SeenScene, on_points, propose, select
+from liftgs.tasks.proposals import ProposalConfig, SeenScene, largest_parts, on_points, propose, select
 
 MASK_LOGITS = torch.tensor([[2.0, -1.0, 0.0], [-3.0, 1.0, 3.0], [-1.0, -1.0, 0.0]])
 
@@ -88,7 +88,7 @@ def iou(masks: np.ndarray, a: int, b: int) -> float:
     return float((masks[a] & masks[b]).sum() / (masks[a] | masks[b]).sum())
 
 
-@pytest.mark.parametrize("wrong", [{"queries_at_once": 0}, {"top_k": 0}, {"nms_iou": 1.5}])
+@pytest.mark.parametrize("wrong", [{"queries_at_once": 0}, {"top_k": 0}, {"nms_iou": 1.5}, {"part_m": -0.1}])
 def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         ProposalConfig(**wrong)  # type: ignore[arg-type]
@@ -99,13 +99,42 @@ def test_masks_over_voxels_are_those_over_their_points() -> None:
     of_point = np.concatenate([np.arange(12), rng.integers(0, 12, 40)])
     logits = torch.from_numpy(rng.normal(size=(10, 12))).float()
     tokens = torch.from_numpy(rng.random((10, 2))).float()
-    seen = SeenScene(lambda _: Prediction(logits, tokens), of_point)
+    seen = SeenScene(lambda _: Prediction(logits, tokens), of_point, np.zeros((12, 3)))
     config, queries = ProposalConfig(nms_iou=0.4), torch.ones(2, 1)
 
-    few = on_points(select(propose(seen.answer, queries, 2, seen.points), config, seen.points), of_point)
+    few = on_points(select(propose(seen.answer, queries, 2, seen.points), config, seen.points), seen, 0)
     many = select(propose(lambda _: Prediction(logits[:, of_point], tokens), queries, 2), config)
 
     assert few.label.tolist() == many.label.tolist()
     np.testing.assert_allclose(few.score, many.score, rtol=1e-5)
     np.testing.assert_array_equal(few.masks[few.row], many.masks[many.row])
     assert len(few) < 20  # some gave way
+
+
+def test_the_largest_part_of_a_mask_is_what_a_flood_reaches() -> None:
+    rng = np.random.default_rng(1)
+    xyz = rng.random((300, 3)) * (1.0, 1.0, 0.1)
+    points = rng.integers(1, 5, 300)
+    masks = rng.random((8, 300)) < np.linspace(0.0, 0.25, 8)[:, None]
+    found = largest_parts(masks, xyz, points, 0.05)
+    cubes = np.floor(xyz / 0.05).astype(int)
+    several = 0
+    for mask, part in zip(masks, found, strict=True):
+        rest, parts = set(np.flatnonzero(mask).tolist()), []
+        while rest:  # a flood over cells whose cubes touch
+            reached, edge = set(), {rest.pop()}
+            while edge:
+                one = edge.pop()
+                reached.add(one)
+                near = {other for other in rest if np.abs(cubes[one] - cubes[other]).max() <= 1}
+                rest -= near
+                edge |= near
+            parts.append(reached)
+        several += len(parts) > 1
+        most = max((points[list(one)].sum() for one in parts), default=0)
+        assert (
+            set(np.flatnonzero(part).tolist()) in [one for one in parts if points[list(one)].sum() == most] or not parts
+        )
+        assert part.sum() <= mask.sum()
+    assert several >= 5
+    np.testing.assert_array_equal(largest_parts(masks, xyz, points, 0.0), masks)
