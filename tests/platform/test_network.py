@@ -166,7 +166,7 @@ def test_a_node_is_cut_off_and_comes_back(tmp_path: Path, ray_settings: None, mo
         LiftGS(dataclasses.replace(tiny_network.CONFIG, embed_dim=tiny_corpora.DIM)).save(tmp_path / "start")
         arguments = [
             *("corpora=[{uri: s3://net/corpus}]", f"model.start={tmp_path / 'start'}", "item.image_px=16"),
-            *("item.only_seen=false", "item.views=1"),
+            *("item.only_seen=false", "item.views=1", "item.queries=embeds"),
             *(f"optim.steps={STEPS}", f"optim.batch_size={BATCH}", "loop.checkpoint_every=10", "loop.panel_every=0"),
             *("worker.cpus=1", "worker.least=1", "worker.most=2", "worker.resize_every_s=5"),
         ]

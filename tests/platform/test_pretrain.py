@@ -167,8 +167,8 @@ def test_losses_that_are_not_numbers_are_skipped_and_counted_and_then_stop_the_r
     spec = replace(spec, optim=replace(spec.optim, steps=40, max_skipped=0.25))
     make = pretrain.make_item
 
-    def poisoned(sample: Any, config: Any, voxel_size_m: float, key: str, seed: int, epoch: int) -> Any:
-        item = make(sample, config, voxel_size_m, key, seed, epoch)
+    def poisoned(sample: Any, config: Any, voxel_size_m: float, key: str, *more: Any) -> Any:
+        item = make(sample, config, voxel_size_m, key, *more)
         if key == "room1-000":
             view = item.views[0]
             item = replace(item, views=(replace(view, photo=view.photo * float("nan")),))
