@@ -92,7 +92,8 @@ def arguments(inputs: Path, output: Path) -> list[str]:
     return [
         f"corpora=[{{uri: {inputs / 'corpus'}}}]",
         *(f"output={output}", f"model.start={inputs / 'start'}", "item.image_px=16", "item.views=1"),
-        *("item.same_query=1.0", "item.only_seen=false", "objective.grounding=1.0", "objective.features=0.1"),
+        *("item.queries=embeds", "item.same_query=1.0", "item.only_seen=false"),
+        *("objective.grounding=1.0", "objective.features=0.1"),
         *("objective.match_px=128", "objective.matching.token=2.0"),
         *(f"optim.steps={STEPS}", "optim.batch_size=2", "optim.lr=1e-3", "optim.warmup_steps=2"),
         *("optim.weight_decay=1e-4", "loop.checkpoint_every=2", "loop.panel_every=4", "loop.log_every=1"),
