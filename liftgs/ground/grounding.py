@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from liftgs.model.liftgs import EncodedScene, LiftGS
 from liftgs.model.text import encode_phrases
 from liftgs.scene import BadInput, PointCloud, Scene
 from liftgs.tasks.instances import ScoredMasks
-from liftgs.tasks.proposals import ProposalConfig, largest_parts, propose, select
+from liftgs.tasks.proposals import ProposalConfig, SeenScene, propose, select
 from liftgs.teachers.clip import ClipModel
 
 
@@ -159,15 +158,14 @@ def ground(
     names = tuple(dict.fromkeys(phrases))
     queries = encode_phrases(names, grounder.clip)
     known = scene if isinstance(scene, EncodedScan) else encode(grounder, scene)
-    voxels = known.encoded.voxels
+    seen, config = SeenScene.by(grounder.model, known.encoded), ProposalConfig(phrases_at_once, top, nms_iou)
     with torch.inference_mode():
-        candidates = propose(partial(grounder.model.answer, known.encoded), queries, phrases_at_once)
+        candidates = propose(seen, queries, config.queries_at_once, config.part_m)
     candidates = candidates[candidates.score >= threshold]
-    config, xyz, of_point = ProposalConfig(1, top, nms_iou), voxels.xyz.cpu().numpy(), voxels.of_point.cpu().numpy()
     matches = [
-        _match(known.scan.cloud, of_point, name, rank, score, mask)
+        _match(known.scan.cloud, seen.of_point, name, rank, score, mask)
         for label, name in enumerate(names)
-        for rank, (score, mask) in enumerate(_answers(candidates[candidates.label == label], xyz, config), 1)
+        for rank, (score, mask) in enumerate(_answers(candidates[candidates.label == label], seen, config), 1)
     ]
     return Grounding(known.scan, names, matches, known.encoded)
 
@@ -184,11 +182,10 @@ def _scan(scene: str | Scene | Scan | PointCloud, voxel_size_m: float) -> Scan:
 
 
 def _answers(
-    candidates: ScoredMasks, xyz: Float[np.ndarray, "v 3"], config: ProposalConfig
+    candidates: ScoredMasks, seen: SeenScene, config: ProposalConfig
 ) -> list[tuple[float, Bool[np.ndarray, " v"]]]:
-    found = select(candidates, config)
-    masks = largest_parts(found.masks[found.row], xyz, np.ones(len(xyz), np.int64), config.part_m)
-    return list(zip(found.score.tolist(), masks, strict=True))
+    found = select(candidates, config, seen.points)
+    return [(float(score), found.masks[row]) for row, score in zip(found.row, found.score, strict=True)]
 
 
 def _match(

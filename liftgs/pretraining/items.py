@@ -183,19 +183,16 @@ def _view(
             raise BadInput(uri, f"view {view.id} has no captions; label with them, or set item.queries=embeds")
         if encode is None:
             raise ValueError("captions are asked for, and nobody encodes them")
-        queries, positives = _captioned([segments.captions[row] for row in chosen.tolist()], encode)
+        captions = [segments.captions[row] for row in chosen.tolist()]
+        texts = list(dict.fromkeys(captions))
+        queries = encode(texts) if texts else embeds[:0]
+        positives = torch.tensor([[float(text == one) for text in texts] for one in captions]).view(
+            len(captions), len(texts)
+        )
     else:
         queries, positives = share_queries(embeds[chosen], config.same_query)
     photo = _shrink(view.photo, height, width) * change.gain + change.shift
     return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
-
-
-def _captioned(captions: Sequence[str], encode: Encode) -> tuple[Float[Tensor, "t f"], Float[Tensor, "k t"]]:
-    """A query for each different caption, and whose it is."""
-    texts = list(dict.fromkeys(captions)) or ["nothing"]  # CLIP embeds at least one
-    positives = torch.tensor([[float(text == one) for text in texts] for one in captions])
-    queries = encode(texts)
-    return (queries, positives) if captions else (queries[:0], queries.new_zeros(0, 0))
 
 
 def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float[Tensor, "h w 3"]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -68,9 +67,7 @@ def by_network(model: LiftGS) -> Method:
     """A network, in evaluation mode, as a method: it sees the cloud alone."""
 
     def see(sample: Sample) -> SeenScene:
-        scene = model.encode([model.voxelise(sample.cloud)])[0]
-        voxels = scene.voxels
-        return SeenScene(partial(model.answer, scene), voxels.of_point.cpu().numpy(), voxels.xyz.cpu().numpy())
+        return SeenScene.by(model, model.encode([model.voxelise(sample.cloud)])[0])
 
     return see
 
@@ -102,8 +99,9 @@ def examine(
     labels, labelled = sample.labels, labelled_cloud(sample, key, classes, class_of or {})
     assert labels is not None  # else there were no cloud
     seen = method(sample)
-    candidates = propose(seen.answer, encode(class_phrases(classes)), config.proposals.queries_at_once, seen.points)
-    predictions = on_points(select(candidates, config.proposals, seen.points), seen, config.proposals.part_m)
+    asked, how = encode(class_phrases(classes)), config.proposals
+    candidates = propose(seen, asked, how.queries_at_once, how.part_m)
+    predictions = on_points(select(candidates, how, seen.points), seen.of_point)
     found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
     referrals = refer(seen, labelled, labels, encode, config)
     return Paper(predictions, found, referrals, _picture(labelled, predictions))
@@ -139,14 +137,12 @@ def refer(
     asked = [one for one in labels.expressions if there.issuperset(one.target.instances)]
     if not asked:
         return []
-    found = propose(seen.answer, encode([one.text for one in asked]), config.expressions_at_once, seen.points)
-    firsts = [np.flatnonzero(found.label == number)[:1] for number in range(len(asked))]
-    answers = on_points(found[np.concatenate(firsts)], seen, config.proposals.part_m)
-    mask_of = dict(zip(answers.label.tolist(), answers.masks[answers.row], strict=True))
+    found = propose(seen, encode([one.text for one in asked]), config.expressions_at_once, config.proposals.part_m)
     kinds = {row.id: row.kind for row in labels.instances}
     records = []
     for number, expression in enumerate(asked):
-        mask = mask_of.get(number, np.zeros(len(ids), bool))
+        mine = np.flatnonzero(found.label == number)
+        mask = found.masks[found.row[mine[0]]][seen.of_point] if len(mine) else np.zeros(len(ids), bool)
         truth = np.isin(ids, expression.target.instances)
         iou = box_iou(extremes(xyz, mask), extremes(xyz, truth))
         records.append(Referral(labelled.name, f"{number:04d}", iou, groups(expression, kinds)))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from liftgs.model.liftgs import Prediction
+from liftgs.model.liftgs import EncodedScene, LiftGS, Prediction
 from liftgs.tasks.instances import ScoredMasks
 
 #: What `LiftGS.answer` is once its scene is given.
@@ -33,6 +32,12 @@ class SeenScene:
     answer: Answer
     of_point: Int[np.ndarray, " n"]
     xyz: Float[np.ndarray, "v 3"]
+
+    @classmethod
+    def by(cls, model: LiftGS, scene: EncodedScene) -> SeenScene:
+        """A scene as a network has encoded it; cells are its voxels."""
+        voxels = scene.voxels
+        return cls(partial(model.answer, scene), voxels.of_point.cpu().numpy(), voxels.xyz.cpu().numpy())
 
     @cached_property
     def points(self) -> Int[np.ndarray, " v"]:
@@ -69,32 +74,31 @@ class ProposalConfig:
             raise ValueError(f"part_m must be at least 0, not {self.part_m}")
 
 
-def propose(
-    answer: Answer,
-    queries: Float[Tensor, "t f"],
-    queries_at_once: int,
-    points: Int[np.ndarray, " v"] | None = None,
-) -> ScoredMasks:
+def propose(seen: SeenScene, queries: Float[Tensor, "t f"], queries_at_once: int, part_m: float) -> ScoredMasks:
     """Every pair of a proposal and a query that is possible at all, best first; the label is the query's row.
 
-    The score is the probability of the query times the mean mask probability over the mask, which is where that exceeds
-    one half; proposals with an empty mask are left out. So score Mask3D, PQ3D and UniVLG.
+    A mask is where its probability exceeds one half, cut down to the largest part. The score is the probability of the
+    query times the mean mask probability over the points of the mask; proposals with an empty mask are left out. So
+    score Mask3D, PQ3D and UniVLG.
 
     Args:
-        answer: the method, of one scene.
+        seen: the scene.
         queries: unit embeddings.
         queries_at_once: see `ProposalConfig`.
-        points: how much each cell of the masks counts in that mean; all the same without.
+        part_m: likewise.
     """
     masks, rows, labels, scores = [], [], [], []
     first_row = 0
     for start in range(0, len(queries), queries_at_once):
-        answered = answer(queries[start : start + queries_at_once])
-        mask, quality = _masks(answered.mask_logits, points)
-        kept = mask.any(dim=1).cpu()
-        score = (answered.token_probs.cpu()[kept] * quality.cpu()[kept, None]).numpy()
+        answered = seen.answer(queries[start : start + queries_at_once])
+        logits = answered.mask_logits.cpu()
+        mask = largest_parts((logits > 0).numpy(), seen.xyz, seen.points, part_m)
+        kept = mask.any(axis=1)
+        weight = mask[kept] * seen.points
+        quality = (logits.sigmoid().numpy()[kept] * weight).sum(axis=1) / weight.sum(axis=1)
+        score = answered.token_probs.cpu().numpy()[kept] * quality[:, None]
         row, label = np.indices(score.shape)
-        masks.append(mask.cpu()[kept].numpy())
+        masks.append(mask[kept])
         rows.append(row.ravel() + first_row)
         labels.append(label.ravel() + start)
         scores.append(score.ravel())
@@ -127,11 +131,10 @@ def select(candidates: ScoredMasks, config: ProposalConfig, points: Int[np.ndarr
     return candidates[np.array(kept, np.int64)]
 
 
-def on_points(candidates: ScoredMasks, seen: SeenScene, part_m: float) -> ScoredMasks:
-    """The largest parts of the masks, over the points of the cloud; of masks only those that somebody names."""
+def on_points(candidates: ScoredMasks, of_point: Int[np.ndarray, " n"]) -> ScoredMasks:
+    """The same with masks over the points of the cloud, and only those that somebody names."""
     rows, row = np.unique(candidates.row, return_inverse=True)
-    masks = largest_parts(candidates.masks[rows], seen.xyz, seen.points, part_m)
-    return ScoredMasks(np.take(masks, seen.of_point, axis=1), row, candidates.label, candidates.score)
+    return ScoredMasks(np.take(candidates.masks[rows], of_point, axis=1), row, candidates.label, candidates.score)
 
 
 def largest_parts(
@@ -170,16 +173,6 @@ def largest_parts(
     result = np.zeros_like(masks)
     result[row[kept], cell[kept]] = True
     return result
-
-
-def _masks(
-    logits: Float[Tensor, "m v"], points: Int[np.ndarray, " v"] | None
-) -> tuple[Bool[Tensor, "m v"], Float[Tensor, " m"]]:
-    """Masks, and the mean probability over each (0 for an empty one)."""
-    mask = logits > 0
-    weight = logits.new_ones(logits.shape[1]) if points is None else torch.from_numpy(points).to(logits)
-    inside = (torch.sigmoid(logits) * mask) @ weight
-    return mask, inside / (mask.to(logits) @ weight).clamp(min=1)
 
 
 def _iou(masks: Bool[np.ndarray, "m v"], points: Int[np.ndarray, " v"] | None) -> Float[np.ndarray, "m m"]:

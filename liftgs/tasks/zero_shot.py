@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -196,9 +195,8 @@ def untrained_twin(model: LiftGS, seed: int) -> LiftGS:
 @torch.inference_mode()
 def _ask(model: LiftGS, cloud: PointCloud, queries: Float[Tensor, "c f"], config: ProposalConfig) -> ScoredMasks:
     scene = model.encode([model.voxelise(cloud)])[0]
-    voxels = scene.voxels
-    seen = SeenScene(partial(model.answer, scene), voxels.of_point.cpu().numpy(), voxels.xyz.cpu().numpy())
-    return on_points(propose(seen.answer, queries, config.queries_at_once, seen.points), seen, config.part_m)
+    seen = SeenScene.by(model, scene)
+    return on_points(propose(seen, queries, config.queries_at_once, config.part_m), seen.of_point)
 
 
 def _iou(a: Bool[np.ndarray, " n"], b: Bool[np.ndarray, " n"]) -> float:

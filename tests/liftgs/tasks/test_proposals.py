@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from liftgs.model.liftgs import Prediction
 from liftgs.tasks.instances import ScoredMasks
-from liftgs.tasks.proposals import ProposalConfig, SeenScene, largest_parts, on_points, propose, select
+from liftgs.tasks.proposals import Answer, ProposalConfig, SeenScene, largest_parts, on_points, propose, select
 
 MASK_LOGITS = torch.tensor([[2.0, -1.0, 0.0], [-3.0, 1.0, 3.0], [-1.0, -1.0, 0.0]])
 
@@ -20,8 +22,13 @@ def answer(queries: torch.Tensor) -> Prediction:
     return Prediction(MASK_LOGITS, torch.tensor([0.5, 0.8, 1.0])[:, None] * queries[None, :, 0])
 
 
+def seen(method: Answer, cells: int = 3) -> SeenScene:
+    """A point to a cell, all in one place."""
+    return SeenScene(method, np.arange(cells), np.zeros((cells, 3)))
+
+
 def test_a_score_is_the_querys_probability_times_the_mean_probability_inside_the_mask() -> None:
-    found = propose(answer, torch.tensor([[0.9], [0.3]]), queries_at_once=2)
+    found = propose(seen(answer), torch.tensor([[0.9], [0.3]]), queries_at_once=2, part_m=0)
     first, second = torch.sigmoid(torch.tensor(2.0)), torch.sigmoid(torch.tensor([1.0, 3.0])).mean()
     scores = {(row, label): score for row, label, score in zip(found.row, found.label, found.score, strict=True)}
     assert found.masks.tolist() == [[True, False, False], [False, True, True]]
@@ -44,7 +51,7 @@ def test_queries_keep_their_labels_however_they_are_grouped(at_once: int) -> Non
         asked.append(len(queries))
         return answer(queries)
 
-    found = propose(listen, torch.tensor([[0.1], [0.2], [0.4], [0.8], [1.0]]), at_once)
+    found = propose(seen(listen), torch.tensor([[0.1], [0.2], [0.4], [0.8], [1.0]]), at_once, 0)
     assert max(asked) == min(at_once, 5)
     assert sum(asked) == 5
     assert found.label[:2].tolist() == [4, 3]
@@ -55,14 +62,15 @@ def test_queries_keep_their_labels_however_they_are_grouped(at_once: int) -> Non
 
 
 def test_no_mask_is_no_proposal() -> None:
-    nothing = propose(lambda q: Prediction(torch.full((4, 6), -1.0), torch.ones(4, len(q))), torch.ones(3, 1), 2)
+    mute = seen(lambda q: Prediction(torch.full((4, 6), -1.0), torch.ones(4, len(q))), cells=6)
+    nothing = propose(mute, torch.ones(3, 1), 2, 0)
     assert len(nothing) == 0
     assert nothing.masks.shape == (0, 6)
     assert len(select(nothing, ProposalConfig(nms_iou=0.5))) == 0
 
 
 def test_without_suppression_the_best_are_kept() -> None:
-    found = propose(answer, torch.tensor([[0.9], [0.3]]), 2)
+    found = propose(seen(answer), torch.tensor([[0.9], [0.3]]), 2, 0)
     kept = select(found, ProposalConfig(top_k=3))
     assert kept.score.tolist() == found.score[:3].tolist()
 
@@ -99,11 +107,12 @@ def test_masks_over_voxels_are_those_over_their_points() -> None:
     of_point = np.concatenate([np.arange(12), rng.integers(0, 12, 40)])
     logits = torch.from_numpy(rng.normal(size=(10, 12))).float()
     tokens = torch.from_numpy(rng.random((10, 2))).float()
-    seen = SeenScene(lambda _: Prediction(logits, tokens), of_point, np.zeros((12, 3)))
+    dense = SeenScene(lambda _: Prediction(logits, tokens), of_point, np.zeros((12, 3)))
+    plain = seen(lambda _: Prediction(logits[:, of_point], tokens), cells=len(of_point))
     config, queries = ProposalConfig(nms_iou=0.4), torch.ones(2, 1)
 
-    few = on_points(select(propose(seen.answer, queries, 2, seen.points), config, seen.points), seen, 0)
-    many = select(propose(lambda _: Prediction(logits[:, of_point], tokens), queries, 2), config)
+    few = on_points(select(propose(dense, queries, 2, 0), config, dense.points), of_point)
+    many = select(propose(plain, queries, 2, 0), config)
 
     assert few.label.tolist() == many.label.tolist()
     np.testing.assert_allclose(few.score, many.score, rtol=1e-5)
@@ -138,3 +147,11 @@ def test_the_largest_part_of_a_mask_is_what_a_flood_reaches() -> None:
         assert part.sum() <= mask.sum()
     assert several >= 5
     np.testing.assert_array_equal(largest_parts(masks, xyz, points, 0.0), masks)
+
+
+def test_what_is_proposed_is_the_largest_part() -> None:
+    apart = SeenScene(answer, np.arange(3), np.array([[0.0, 0, 0], [1, 0, 0], [1.1, 0, 0]]))
+    wide = Prediction(torch.tensor([[3.0, 1.0, 2.0]]), torch.ones(1, 1))
+    found = propose(replace(apart, answer=lambda _: wide), torch.ones(1, 1), 1, 0.15)
+    assert found.masks.tolist() == [[False, True, True]]
+    assert found.score == pytest.approx(torch.sigmoid(torch.tensor([1.0, 2.0])).mean().item())
