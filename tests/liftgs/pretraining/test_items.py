@@ -128,8 +128,8 @@ def test_segments_with_the_same_words_share_a_query_in_words() -> None:
 def test_a_photo_without_segments_asks_for_nothing_in_words() -> None:
     config = ItemConfig(views=1, image_px=64, min_area=2.0, queries="captions")
     captioned = room_sample(caption=str)
-    (view,) = make_item(captioned, config, 0.05, "k", 0, 0, lambda phrases: torch.ones(len(phrases), 4)).views
-    assert view.queries.shape == (0, 4)
+    (view,) = make_item(captioned, config, 0.05, "k", 0, 0, lambda phrases: torch.ones(len(phrases), 16)).views
+    assert view.queries.shape == (0, 16)
     assert view.positives.shape == (0, 0)
 
 
