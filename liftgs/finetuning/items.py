@@ -131,7 +131,7 @@ def make_labelled_item(
         sample: of a labelled corpus.
         config: what to ask.
         voxel_size_m: of the network.
-        kinds: all there are; those that a chunk does not hold are asked for, too.
+        kinds: those that some chunk holds; what this one does not hold is asked for, too.
         encode: the words' embeddings.
         key: of the sample; with `seed` and `epoch` it decides every random choice.
         seed: of the run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from liftgs.model.voxels import Voxels
 from liftgs.render.gaussians import Pinhole
 from liftgs.sample import Sample, View
 from liftgs.scene import BadInput, PointCloud
-from liftgs.tasks.phrases import Encode
+from liftgs.tasks.phrases import Encode, without_colours
 from liftgs.training.augment import AugmentConfig, Change
 from liftgs.training.queries import share_queries
 
@@ -35,6 +36,10 @@ class ItemConfig:
         min_area: smallest segment asked for, as a share of the image: 1024 pixels of 512x512 in the paper.
         queries: by what segments are asked for. "embeds": their image embeddings, as in the paper. "captions": their
             captions, embedded as text; segments with the same words share a query (paper, Table 7).
+        plain: share of the views that are asked for without the colours in their captions, as class names are. A
+            network that always hears colours learns to go by them.
+        absent: captions asked for besides, of the corpora's own, which no segment of the view bears. What is named
+            must be told then from all there is, not only from what stands beside it.
         same_query: segments of a view whose embeddings have at least this cosine share one query that names them all,
             as a class name does. 1 gives each its own, as in the paper. Nothing to captions.
         only_seen: leave out points that no view taken looks at, which learn nothing this time. Saves work where chunks
@@ -47,6 +52,8 @@ class ItemConfig:
     instances: int = 8
     min_area: float = 1024 / 512**2
     queries: Literal["embeds", "captions"] = "embeds"
+    plain: float = 0.0
+    absent: int = 0
     same_query: float = 1.0
     only_seen: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -54,6 +61,8 @@ class ItemConfig:
     def __post_init__(self) -> None:
         if min(self.views, self.image_px, self.instances) < 1:
             raise ValueError("views, image_px and instances must be at least 1")
+        if not 0 <= self.plain <= 1 or self.absent < 0:
+            raise ValueError("plain must be in [0, 1], and absent at least 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +140,7 @@ def make_item(
     seed: int,
     epoch: int,
     encode: Encode | None = None,
+    names: Sequence[str] = (),
 ) -> Item:
     """Take an item from a sample: a pure function of its arguments, whoever calls it and when.
 
@@ -142,6 +152,7 @@ def make_item(
         seed: of the run.
         epoch: which visit.
         encode: captions -> queries, where those are asked for.
+        names: captions of the corpora, from which absent ones are drawn.
 
     Raises:
         BadInput: a member is broken, or the sample has no labels, or no captions where those are asked for.
@@ -149,7 +160,7 @@ def make_item(
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
     change = Change.draw(config.augment, rng)
     taken = [sample.views[number] for number in rng.permutation(len(sample.views))[: config.views]]
-    views = tuple(_view(view, config, change, rng, encode, sample.uri) for view in taken)
+    views = tuple(_view(view, config, change, rng, encode, names, sample.uri) for view in taken)
     cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
     voxels = change.voxels(cloud, voxel_size_m, sample.uri)
     return Item(key, voxels, views, int(rng.integers(2**63)))
@@ -164,7 +175,13 @@ def _seen(cloud: PointCloud, views: Sequence[View]) -> PointCloud:
 
 
 def _view(
-    view: View, config: ItemConfig, change: Change, rng: np.random.Generator, encode: Encode | None, uri: str
+    view: View,
+    config: ItemConfig,
+    change: Change,
+    rng: np.random.Generator,
+    encode: Encode | None,
+    names: Sequence[str],
+    uri: str,
 ) -> ItemView:
     segments = view.segments
     if segments is None or segments.embeds is None:
@@ -183,16 +200,29 @@ def _view(
             raise BadInput(uri, f"view {view.id} has no captions; label with them, or set item.queries=embeds")
         if encode is None:
             raise ValueError("captions are asked for, and nobody encodes them")
-        captions = [segments.captions[row] for row in chosen.tolist()]
-        texts = list(dict.fromkeys(captions))
+        captions = segments.captions
+        if rng.random() < config.plain:
+            captions, names = _plain(tuple(captions)), _plain(tuple(names))
+        asked = [captions[row] for row in chosen.tolist()]
+        texts = _with_absent(list(dict.fromkeys(asked)), sorted(set(names).difference(captions)), config.absent, rng)
         queries = encode(texts) if texts else embeds[:0]
-        positives = torch.tensor([[float(text == one) for text in texts] for one in captions]).view(
-            len(captions), len(texts)
-        )
+        positives = torch.tensor([[float(text == one) for text in texts] for one in asked]).view(len(asked), len(texts))
     else:
         queries, positives = share_queries(embeds[chosen], config.same_query)
     photo = _shrink(view.photo, height, width) * change.gain + change.shift
     return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
+
+
+@lru_cache(1024)
+def _plain(captions: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(without_colours, captions))
+
+
+def _with_absent(texts: list[str], names: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """In random order, so that nothing tells which are which."""
+    chosen = rng.permutation(len(names))[:count] if count else ()
+    texts = [*texts, *(names[row] for row in chosen)]
+    return [texts[row] for row in rng.permutation(len(texts))]
 
 
 def _shrink(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Float[Tensor, "h w 3"]:

@@ -27,6 +27,7 @@ from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
 from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, phrase_encoder, start_model
 from liftgs_platform.mixture import CorpusSpec
+from liftgs_platform.names import kinds_in, names_of
 from liftgs_platform.training_task import Learner, Validation
 
 
@@ -38,7 +39,8 @@ class Spec(TrainingSpec):
         ratio: share of the labelled scenes that are used; smaller shares lie within larger ones.
         ratio_seed: of which scenes those are.
         kinds: all names of things that may be asked for though a scene does not hold them. The embedded corpora's by
-            default; give those of your benchmark.
+            default; give those of your benchmark. Training asks only for those that some labelled scene holds: a
+            network that hears a name again and again and never finds it forgets what pretraining taught it about it.
         item: what is asked of a sample.
         objective: the loss.
         validation: on which scenes, and how often, it is checked. With optim.schedule=plateau that decides its end.
@@ -111,6 +113,11 @@ class Finetuning(SpecifiedTask):
         return model_config(self.spec.model)
 
     @cached_property
+    def _labelled_kinds(self) -> tuple[str, ...]:
+        labelled = set(names_of(self.mixture(), kinds_in))
+        return tuple(kind for kind in self.spec.kinds if kind in labelled)
+
+    @cached_property
     def validation(self) -> Validation | None:
         """See `Task`."""
         spec, config = self.spec, self._config
@@ -130,7 +137,9 @@ class Finetuning(SpecifiedTask):
         """See `Task`."""
         spec, config = self.spec, self._config
         encode = phrase_encoder(config)
-        return make_labelled_item(sample, spec.item, config.voxel_size_m, spec.kinds, encode, key, spec.seed, epoch)
+        return make_labelled_item(
+            sample, spec.item, config.voxel_size_m, self._labelled_kinds, encode, key, spec.seed, epoch
+        )
 
     def panel(self, learner: Learner, items: Sequence[LabelledItem]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""

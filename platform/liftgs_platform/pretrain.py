@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from liftgs.training.world import World
 from liftgs_platform import learning
 from liftgs_platform.job import Job
 from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, phrase_encoder, start_model
+from liftgs_platform.names import captions_in, names_of
 from liftgs_platform.training_task import Learner
 
 
@@ -66,7 +68,11 @@ class Pretraining(SpecifiedTask):
         """See `Task`."""
         config = model_config(self.spec.model)
         encode = phrase_encoder(config)
-        return make_item(sample, self.spec.item, config.voxel_size_m, key, self.spec.seed, epoch, encode)
+        return make_item(sample, self.spec.item, config.voxel_size_m, key, self.spec.seed, epoch, encode, self._names)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return names_of(self.mixture(), captions_in) if self.spec.item.absent else ()
 
     def panel(self, learner: Learner, items: Sequence[Item]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""

@@ -136,3 +136,45 @@ def test_a_photo_without_segments_asks_for_nothing_in_words() -> None:
 def test_captions_that_are_asked_for_and_not_there_are_refused() -> None:
     with pytest.raises(BadInput, match=r"no captions; label with them, or set item\.queries=embeds"):
         make_item(room_sample(), ItemConfig(queries="captions"), 0.05, "k", 0, 0, lambda phrases: torch.ones(1, 4))
+
+
+NAMES = ("a red chair", "a blue chair", "a table", "a grey oven", "an orange")
+
+
+def encode_names(phrases: Sequence[str]) -> torch.Tensor:
+    """Each phrase its own row, whichever it is."""
+    return torch.tensor([[*phrase.ljust(24).encode()] for phrase in phrases]).float()
+
+
+def decoded(queries: torch.Tensor) -> list[str]:
+    return [bytes(row.to(torch.uint8).tolist()).decode().strip() for row in queries]
+
+
+def test_absent_captions_are_asked_for_and_name_nothing() -> None:
+    captioned = room_sample(caption=lambda number: NAMES[number % 2])
+    config = ItemConfig(views=1, image_px=64, min_area=0.002, queries="captions", absent=2)
+    heard, orders = set(), set()
+    for epoch in range(12):
+        (view,) = make_item(captioned, config, 0.05, "room", 3, epoch, encode_names, NAMES).views
+        texts = decoded(view.queries)
+        borne = {texts[column] for column in view.positives.argmax(1).tolist()}
+        assert borne == {NAMES[row % 2] for row in view.chosen.tolist()}
+        absent = [text for column, text in enumerate(texts) if not view.positives[:, column].any()]
+        assert len(set(absent)) == 2
+        assert set(absent) <= set(NAMES[2:]), "nothing that a segment of the view bears, asked for or not"
+        heard |= set(absent)
+        orders.add(tuple(text in borne for text in texts))
+    assert heard == set(NAMES[2:])
+    assert len(orders) > 1, "a place would tell which are absent"
+
+
+def test_plain_views_are_asked_for_without_colours() -> None:
+    captioned = room_sample(caption=lambda number: NAMES[number % 2])
+    config = ItemConfig(views=1, image_px=64, min_area=0.002, queries="captions", plain=1.0, absent=4)
+    (view,) = make_item(captioned, config, 0.05, "room", 3, 0, encode_names, NAMES).views
+    texts = decoded(view.queries)
+    assert sorted(texts) == ["a chair", "a table", "an orange", "an oven"]
+    assert (view.positives[:, texts.index("a chair")] == 1).all()
+    half = replace(config, plain=0.5)
+    views = [make_item(captioned, half, 0.05, "room", 3, e, encode_names, NAMES).views[0] for e in range(12)]
+    assert {"a chair" in decoded(one.queries) for one in views} == {True, False}
