@@ -17,17 +17,30 @@ from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, make_label
 from liftgs.finetuning.objective import GroundingObjective, GroundingObjectiveConfig
 from liftgs.finetuning.panel import panel
 from liftgs.model.liftgs import LiftGSConfig
+from liftgs.pretraining.items import Item
+from liftgs.pretraining.objective import Objective
 from liftgs.procedural import KINDS
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
+from liftgs.training.mixed import MixedObjective
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning, pretrain
+from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
-from liftgs_platform.learning import SpecifiedTask, TrainingSpec, model_config, phrase_encoder, start_model
-from liftgs_platform.mixture import CorpusSpec
+from liftgs_platform.learning import (
+    SpecifiedTask,
+    TrainingSpec,
+    check_pseudo_labels,
+    model_config,
+    phrase_encoder,
+    stacked,
+    start_model,
+)
+from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
 from liftgs_platform.names import kinds_in, names_of
+from liftgs_platform.pretrain import Pretraining
 from liftgs_platform.training_task import Learner, Validation
 
 
@@ -44,6 +57,7 @@ class Spec(TrainingSpec):
         item: what is asked of a sample.
         objective: the loss.
         validation: on which scenes, and how often, it is checked. With optim.schedule=plateau that decides its end.
+        replay: pretraining that goes on meanwhile.
     """
 
     job: str = "finetune"
@@ -53,11 +67,17 @@ class Spec(TrainingSpec):
     item: LabelledItemConfig = field(default_factory=LabelledItemConfig)
     objective: GroundingObjectiveConfig = field(default_factory=GroundingObjectiveConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, not {self.ratio}")
+
+    @property
+    def learned(self) -> tuple[CorpusSpec, ...]:
+        """See `TrainingSpec`."""
+        return self.replay.after(self.corpora)
 
     @property
     def held_out(self) -> tuple[CorpusSpec, ...]:
@@ -67,8 +87,15 @@ class Spec(TrainingSpec):
 
 def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
     """The spec with absolute paths."""
-    corpora = tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in spec.validation.corpora)
-    spec = replace(spec, validation=replace(spec.validation, corpora=corpora))
+    held_out, replayed = (
+        tuple(replace(corpus, uri=uri(corpus.uri)) for corpus in corpora)
+        for corpora in (spec.validation.corpora, spec.replay.corpora)
+    )
+    spec = replace(
+        spec,
+        validation=replace(spec.validation, corpora=held_out),
+        replay=replace(spec.replay, corpora=replayed),
+    )
     return learning.resolve(spec, uri, name_or_file)
 
 
@@ -85,7 +112,7 @@ def run_here(spec: Spec) -> float:
 
 
 def _check(spec: Spec) -> learning.Check:
-    return check_labels if spec.item.labels == "human" else pretrain.check_labels
+    return check_labels if spec.item.labels == "human" else check_pseudo_labels
 
 
 def at_ratio(spec: Spec) -> Spec:
@@ -114,7 +141,7 @@ class Finetuning(SpecifiedTask):
 
     @cached_property
     def _labelled_kinds(self) -> tuple[str, ...]:
-        labelled = set(names_of(self.mixture(), kinds_in))
+        labelled = set(names_of(Mixture(self.spec.corpora, 0), kinds_in))
         return tuple(kind for kind in self.spec.kinds if kind in labelled)
 
     @cached_property
@@ -128,19 +155,49 @@ class Finetuning(SpecifiedTask):
         score = HeldOut(spec.validation, spec.item.task, names, encode, spec.loop.cache_mb * 2**20)
         return Validation(spec.validation.every, score, spec.validation.patience, spec.optim.cooling)
 
-    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
-        """See `Task`."""
-        model = start_model(self.spec.model, checkpoint)
-        return Trainer(model, GroundingObjective(self.spec.objective), self.spec.optim, device, world)
-
-    def item(self, sample: Sample, key: str, epoch: int) -> LabelledItem:
-        """See `Task`."""
-        spec, config = self.spec, self._config
-        encode = phrase_encoder(config)
-        return make_labelled_item(
-            sample, spec.item, config.voxel_size_m, self._labelled_kinds, encode, key, spec.seed, epoch
+    @cached_property
+    def _pretraining(self) -> Pretraining:
+        """What is done with the samples that are replayed."""
+        spec, replay = self.spec, self.spec.replay
+        return Pretraining(
+            pretrain.Spec(
+                spec.output,
+                corpora=replay.corpora,
+                model=spec.model,
+                seed=spec.seed,
+                loop=spec.loop,
+                item=replay.item,
+                objective=replay.objective,
+            )
         )
 
-    def panel(self, learner: Learner, items: Sequence[LabelledItem]) -> UInt8[np.ndarray, "h w 3"]:
+    def learner(self, device: str, checkpoint: Path | None, world: World) -> Learner:
         """See `Task`."""
-        return np.concatenate([panel(learner.model, item.to(learner.model.device)) for item in items])
+        spec = self.spec
+        objective = MixedObjective(
+            {
+                LabelledItem: ("", GroundingObjective(spec.objective)),
+                Item: ("replay_", Objective(spec.replay.objective)),
+            }
+        )
+        return Trainer(start_model(spec.model, checkpoint), objective, spec.optim, device, world)
+
+    def item(self, sample: Sample, key: str, draw: Draw) -> LabelledItem | Item:
+        """See `Task`."""
+        spec, config = self.spec, self._config
+        if draw.corpus >= len(spec.corpora):
+            return self._pretraining.item(sample, key, draw)
+        encode, kinds = phrase_encoder(config), self._labelled_kinds
+        return make_labelled_item(sample, spec.item, config.voxel_size_m, kinds, encode, key, spec.seed, draw.epoch)
+
+    def panel(self, learner: Learner, items: Sequence[LabelledItem | Item]) -> UInt8[np.ndarray, "h w 3"]:
+        """See `Task`."""
+        model = learner.model
+        return stacked(
+            [
+                panel(model, item.to(model.device))
+                if isinstance(item, LabelledItem)
+                else self._pretraining.panel(learner, [item])
+                for item in items
+            ]
+        )

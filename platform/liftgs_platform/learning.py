@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from liftgs.labels import decode_embeds
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.text import Phrases
 from liftgs.sample import Sample, decode_sample
@@ -102,6 +103,11 @@ class TrainingSpec:
             )
 
     @property
+    def learned(self) -> tuple[CorpusSpec, ...]:
+        """Corpora to learn from: `corpora`, and then those that some kinds of job add."""
+        return self.corpora
+
+    @property
     def held_out(self) -> tuple[CorpusSpec, ...]:
         """Corpora to validate on: `validation.corpora`, in kinds of job that have it."""
         return ()
@@ -140,7 +146,7 @@ class SpecifiedTask:
 
     def mixture(self) -> Mixture:
         """See `Task`."""
-        return Mixture(self.spec.corpora, self.spec.seed, self.spec.loop.cache_mb * 2**20)
+        return Mixture(self.spec.learned, self.spec.seed, self.spec.loop.cache_mb * 2**20)
 
 
 S = TypeVar("S", bound=TrainingSpec)
@@ -172,7 +178,7 @@ def run(spec: TrainingSpec, job: Job, task: Task, suits: Check) -> None:
     preflight.require([preflight.writable(spec.output)])
     claim(spec.output, identity(spec, mixture), type(spec))
     job.connect()
-    preflight.require([*preflight.nodes([spec.output, spec.model.start, *uris(spec.corpora)]), room_for(spec)])
+    preflight.require([*preflight.nodes([spec.output, spec.model.start, *uris(spec.learned)]), room_for(spec)])
     folder = job.record(spec)
     from liftgs_platform.training_ray import train_on_ray  # noqa: PLC0415  a dry run needs no Ray
 
@@ -237,6 +243,29 @@ def room_for(spec: TrainingSpec) -> preflight.Finding:
     return preflight.room("memory", needed, preflight.node_bytes("memory"), advice)
 
 
+def check_pseudo_labels(sample: Sample, config: LiftGSConfig) -> None:
+    """Raises:
+    BadInput: a sample without labels, or labelled by another CLIP than the network knows.
+    """
+    embeds = [data for name, data in sample.members.items() if name.endswith(".embeds.npy")]
+    if not embeds:
+        raise BadInput(sample.uri, "has no labels to learn from; label the corpus with jobs/pseudolabel.yaml")
+    width = decode_embeds(embeds[0], sample.uri).shape[1]
+    if width != config.embed_dim:
+        raise BadInput(
+            sample.uri,
+            f"is labelled with embeddings of {width} numbers and the network takes {config.embed_dim}, those of "
+            f"{config.clip}: choose another model, or label with that teacher",
+        )
+
+
+def stacked(rows: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
+    """Pictures below each other, on white."""
+    width = max(row.shape[1] for row in rows)
+    edges = [((0, 4), (0, width - row.shape[1]), (0, 0)) for row in rows]
+    return np.concatenate([np.pad(row, edge, constant_values=255) for row, edge in zip(rows, edges, strict=True)])
+
+
 def model_config(model: ModelSpec) -> LiftGSConfig:
     """Of the network that is trained."""
     return _config_of(model.start) if model.start else LiftGSConfig.named(model.config)
@@ -280,13 +309,15 @@ def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
     Raises:
         JobFailed: one is missing, damaged, empty or does not suit; or the checkpoint to start from is.
     """
-    check_manifests((*spec.corpora, *spec.held_out))
+    check_manifests((*spec.learned, *spec.held_out))
     try:
         config = model_config(spec.model)
-        mixture = Mixture(spec.corpora, spec.seed)
+        mixture = Mixture(spec.learned, spec.seed)
         held_out = Mixture(spec.held_out, spec.seed).readers if spec.held_out else []
-        for reader in (*mixture.readers, *held_out):
-            suits(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
+        own, added = mixture.readers[: len(spec.corpora)], mixture.readers[len(spec.corpora) :]
+        for check, readers in ((suits, (*own, *held_out)), (check_pseudo_labels, added)):
+            for reader in readers:
+                check(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
     except (FileNotFoundError, BadInput) as fault:
         raise JobFailed(str(fault)) from fault
     learned = {content_hash(reader) for reader in mixture.readers}
@@ -300,9 +331,13 @@ def identity(spec: TrainingSpec, mixture: Mixture) -> dict[str, Any]:
     """What decides the weights that come out: a corpus counts by what is in it, not by where it lies."""
     corpora = [
         {"content": content, "weight": corpus.weight}
-        for content, corpus in zip(mixture.hashes, spec.corpora, strict=True)
+        for content, corpus in zip(mixture.hashes, spec.learned, strict=True)
     ]
     decides = {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
+    if len(spec.learned) > len(spec.corpora):
+        decides["replay"] = {**decides["replay"], "corpora": []}  # they are among the others
+    else:
+        decides.pop("replay", None)
     if spec.held_out:
         held_out = Mixture(spec.held_out, spec.seed)
         decides["validation"] = {**decides["validation"], "corpora": list(held_out.hashes)}
@@ -323,7 +358,7 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
         mixture = open_corpora(spec, suits)
         lines |= {
             f"corpus{i}": f"{corpus.uri}: {len(kept)} samples, weight {corpus.weight:g}"
-            for i, (corpus, kept) in enumerate(zip(spec.corpora, mixture.kept, strict=True))
+            for i, (corpus, kept) in enumerate(zip(spec.learned, mixture.kept, strict=True))
         }
         epochs = f", {mixture.epochs(total):.1f} epochs"
         if spec.held_out:

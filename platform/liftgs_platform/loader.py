@@ -46,7 +46,7 @@ class Loader(Generic[T]):
     def __init__(
         self,
         mixture: Mixture,
-        make: Callable[[Sample, str, int], T],
+        make: Callable[[Sample, str, Draw], T],
         batch_size: int,
         threads: int = 1,
         ahead: int = 2,
@@ -55,7 +55,7 @@ class Loader(Generic[T]):
     ):
         """Args:
         mixture: what to read.
-        make: sample, key, epoch -> item; pure; may raise BadInput.
+        make: sample, key, what stood there -> item; pure; may raise BadInput.
         batch_size: positions in a batch, of all workers together.
         threads: that read and make items.
         ahead: batches that may be ready or in the making.
@@ -77,7 +77,7 @@ class Loader(Generic[T]):
         draw = self.mixture.order[position]
         try:
             sample = self.mixture.sample(draw)
-            return Loaded(draw, self.make(sample, self.mixture.key(draw), draw.epoch))
+            return Loaded(draw, self.make(sample, self.mixture.key(draw), draw))
         except BadInput as bad:
             return Loaded(draw, None, bad)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from liftgs_platform import evaluate, finetune, job, pretrain, pseudolabel
 from liftgs_platform import spec as specs
+from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.spec import SpecError
 from liftgs_platform.stages import Stage
@@ -66,6 +67,7 @@ class MixSpec:
             job on their pseudo-labels, lifted to 3D.
         pretrain: overrides for that job; with "rendering" beside the sweep's own.
         finetune: overrides for the finetuning job.
+        replay: share of finetuning's samples in which pretraining goes on, on the same corpora; 0 = none (the paper).
         zero_shot: also evaluate before finetuning.
     """
 
@@ -74,11 +76,14 @@ class MixSpec:
     by: Literal["rendering", "lifting"] = "rendering"
     pretrain: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
+    replay: float = 0.0
     zero_shot: bool = True
 
     def __post_init__(self) -> None:
         if self.corpora and self.checkpoint:
             raise ValueError("a mix has corpora to pretrain on, or a checkpoint, not both")
+        if self.replay and not (self.corpora and self.by == "rendering" and 0 < self.replay < 1):
+            raise ValueError("replay is below 1, and of corpora that were pretrained on by rendering")
 
     @property
     def pretrained(self) -> bool:
@@ -238,14 +243,17 @@ class _Planner:
     def _start(self, name: str, mix: MixSpec, seed: int) -> _Start | None:
         """Where the networks of a mix start."""
         if mix.checkpoint:
-            return _Start(mix.checkpoint, ())
+            return _Start(mix.checkpoint, (), ReplayConfig())
         if not mix.corpora:
             return None
         corpora = {key: self._corpus(self.spec.corpora[key], pseudo=True) for key in mix.corpora}
         weighted = tuple(replace(corpora[key][0], weight=weight) for key, weight in mix.corpora.items())
         training = self._pretraining(mix)
         stage = Stage(training.job, f"pretrain {name}, seed {seed}", replace(training, corpora=weighted, seed=seed))
-        return _Start(stage.reference, (*self._made(list(corpora.values())), stage))
+        replayed = ReplayConfig()  # of its settings none count, so they are not in the stage's hash
+        if mix.replay:
+            replayed = ReplayConfig(weighted, mix.replay, training.item, training.objective)
+        return _Start(stage.reference, (*self._made(list(corpora.values())), stage), replayed)
 
     def _finetune(
         self, name: str, mix: MixSpec, ratio: float, seed: int, start: _Start | None, more_steps: int = 0
@@ -265,7 +273,8 @@ class _Planner:
             tuning = replace(tuning, optim=replace(tuning.optim, steps=steps))
             title += ", as much compute"
         model = replace(tuning.model, start=start.uri if start else "")
-        tuning = replace(tuning, corpora=tuple(labelled), model=model, seed=seed)
+        replay = start.replay if start else ReplayConfig()
+        tuning = replace(tuning, corpora=tuple(labelled), model=model, seed=seed, replay=replay)
         return Stage("finetune", title, tuning)
 
     def _pretraining_steps(self, mix: MixSpec) -> int:
@@ -305,10 +314,12 @@ class _Start:
     """Attributes:
     uri: of the network.
     stages: that make it.
+    replay: how its pretraining goes on in finetuning, if it does.
     """
 
     uri: str
     stages: tuple[Stage, ...]
+    replay: ReplayConfig
 
 
 P = TypeVar("P", bound=PlanSpec)

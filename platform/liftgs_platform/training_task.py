@@ -14,7 +14,7 @@ from liftgs.sample import Sample
 from liftgs.training.schedule import Cooldown
 from liftgs.training.world import World
 from liftgs_platform.checkpoints import Cursor
-from liftgs_platform.mixture import Mixture
+from liftgs_platform.mixture import Draw, Mixture
 
 
 class Learner(Protocol):
@@ -86,8 +86,9 @@ class Task(Protocol):
         """A new learner, or one whose model is that of a checkpoint's folder; its state follows. It steps with what the
         world's places hold."""
 
-    def item(self, sample: Sample, key: str, epoch: int) -> Any:
-        """What a step gets of a sample. Pure, and called in threads. Raises BadInput."""
+    def item(self, sample: Sample, key: str, draw: Draw) -> Any:
+        """What a step gets of a sample, from which corpus and in which epoch it was drawn. Pure, and called in threads.
+        Raises BadInput."""
 
     def panel(self, learner: Learner, items: Sequence[Any]) -> UInt8[np.ndarray, "h w 3"]:
         """A picture of how the learner does on these items."""

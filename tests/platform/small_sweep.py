@@ -31,7 +31,7 @@ def write_job(folder: Path, inputs: Path, **changes: object) -> Path:
         link = jobs / f"{name}.yaml"
         if not link.exists():
             link.symlink_to(ROOT / "jobs" / f"{name}.yaml")
-    for group in ("model", "finetuning", "scale", "teachers"):
+    for group in ("model", "rendering", "finetuning", "scale", "teachers"):
         link = jobs / group
         if not link.exists():
             link.symlink_to(ROOT / "jobs" / group)

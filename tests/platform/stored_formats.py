@@ -73,7 +73,7 @@ def label(spec: pseudolabel.Spec) -> None:
 
 def pretrain_here() -> None:
     """Until the spec's last step."""
-    claim(RUN.output, learning.identity(RUN, learning.open_corpora(RUN, pretrain.check_labels)), pretrain.Spec)
+    claim(RUN.output, learning.identity(RUN, learning.open_corpora(RUN, learning.check_pseudo_labels)), pretrain.Spec)
     train(pretrain.Pretraining(RUN), RUN.output, RUN.loop)
 
 

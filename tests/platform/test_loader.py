@@ -22,24 +22,24 @@ def mixture(tmp_path: Path) -> Mixture:
     return Mixture([CorpusSpec(str(tmp_path / "c"))], seed=0)
 
 
-def name(sample: Sample, key: str, epoch: int) -> str:
-    return f"{key}@{epoch}"
+def name(sample: Sample, key: str, draw: Draw) -> str:
+    return f"{key}@{draw.epoch}"
 
 
-def slowly(sample: Sample, key: str, epoch: int) -> str:
+def slowly(sample: Sample, key: str, draw: Draw) -> str:
     time.sleep(random.random() / 200)
-    return name(sample, key, epoch)
+    return name(sample, key, draw)
 
 
-def refuse_one(sample: Sample, key: str, epoch: int) -> str:
+def refuse_one(sample: Sample, key: str, draw: Draw) -> str:
     if key == "room1-001":
         raise BadInput(sample.uri, "truncated")
-    return name(sample, key, epoch)
+    return name(sample, key, draw)
 
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 3), (4, 1)])
 def test_batches_come_in_order_from_any_number_of_threads(mixture: Mixture, threads: int, ahead: int) -> None:
-    expected = [name(mixture.sample(d), mixture.key(d), d.epoch) for d in map(mixture.order.__getitem__, range(20))]
+    expected = [name(mixture.sample(d), mixture.key(d), d) for d in map(mixture.order.__getitem__, range(20))]
     with Loader(mixture, slowly, 2, threads, ahead) as loader:
         batches = list(loader.batches(0, 10))
     assert [one.item for batch in batches for one in batch] == expected
@@ -72,7 +72,7 @@ def test_a_damaged_shard_is_a_bad_sample_too(mixture: Mixture) -> None:
 
 
 def test_a_bug_is_no_bad_sample(mixture: Mixture) -> None:
-    def fail(sample: Sample, key: str, epoch: int) -> str:
+    def fail(sample: Sample, key: str, draw: Draw) -> str:
         raise KeyError("a bug")
 
     with Loader(mixture, fail, 1) as loader, pytest.raises(KeyError, match="a bug"):
@@ -83,7 +83,7 @@ def test_no_more_is_read_ahead_than_stated(mixture: Mixture) -> None:
     made: list[str] = []
     lock = threading.Lock()
 
-    def count(sample: Sample, key: str, epoch: int) -> str:
+    def count(sample: Sample, key: str, draw: Draw) -> str:
         with lock:
             made.append(key)
         return key
@@ -97,8 +97,8 @@ def test_no_more_is_read_ahead_than_stated(mixture: Mixture) -> None:
 
 def test_only_our_places_of_a_batch_are_read(mixture: Mixture) -> None:
     with (
-        Loader(mixture, lambda sample, key, epoch: key, 4, places=[1, 2]) as ours,
-        Loader(mixture, lambda sample, key, epoch: key, 4) as everyones,
+        Loader(mixture, lambda sample, key, draw: key, 4, places=[1, 2]) as ours,
+        Loader(mixture, lambda sample, key, draw: key, 4) as everyones,
     ):
         for mine, all_ in zip(ours.batches(2, 6), everyones.batches(2, 6), strict=True):
             assert [one.item for one in mine] == [one.item for one in all_][1:3]

@@ -9,12 +9,12 @@ import pytest
 import tiny_corpora
 import torch
 
-from liftgs.finetuning.items import LabelledItemConfig, Question
+from liftgs.finetuning.items import LabelledItem, LabelledItemConfig, Question
 from liftgs.sample import decode_sample
 from liftgs.tasks.phrases import class_phrase
 from liftgs_platform import finetune, learning, pretrain
 from liftgs_platform.learning import ModelSpec
-from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
 from liftgs_platform.names import captions_in, kinds_in, names_of
 from liftgs_platform.shards import tar_uri
 
@@ -77,9 +77,11 @@ def test_finetuning_asks_for_no_kind_that_no_labelled_scene_holds(labelled: str,
         return {kind for row in rows for kind, embed in known.items() if torch.equal(row, embed)}
 
     first = decode_sample(mixture.readers[0][mixture.kept[0][0]], "room")
-    asked = set[str]().union(
-        *(absent(question) for epoch in range(4) for question in task.item(first, "room", epoch).questions)
-    )
+    asked: set[str] = set()
+    for epoch in range(4):
+        item = task.item(first, "room", Draw(epoch, 0, 0, epoch))
+        assert isinstance(item, LabelledItem)
+        asked |= set().union(*map(absent, item.questions))
     assert asked == set.union(*rooms) - rooms[0] - set(spec.item.structure)
 
 

@@ -145,7 +145,7 @@ def test_a_job_whose_output_cannot_be_written_begins_nothing(
     if kind == "pretrain":
         tiny_corpora.write(str(tmp_path / "labelled"), tiny_corpora.plan())
         inputs = [f"corpora=[{{uri: {tmp_path / 'labelled'}}}]"]
-        monkeypatch.setattr(pretrain, "check_labels", lambda sample, config: None)
+        monkeypatch.setattr(pretrain, "check_pseudo_labels", lambda sample, config: None)
     monkeypatch.setattr(preflight, "writable", lambda uri: Finding("writing", problem=f"cannot write {uri}"))
     assert launcher.main([str(ROOT / "jobs" / f"{kind}.yaml"), *inputs, f"output={tmp_path / 'new'}"]) == 1
     assert f"error: nothing was begun, since writing: cannot write {tmp_path / 'new'}" in capfd.readouterr().err

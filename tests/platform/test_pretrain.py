@@ -35,9 +35,9 @@ from liftgs.training.trainer import OptimConfig, TrainingDiverged
 from liftgs.training.world import World
 from liftgs_platform import checkpoints, learning, pretrain
 from liftgs_platform import job as launcher
-from liftgs_platform.learning import ModelSpec
-from liftgs_platform.mixture import CorpusSpec
-from liftgs_platform.pretrain import Pretraining, Spec, check_labels
+from liftgs_platform.learning import ModelSpec, check_pseudo_labels
+from liftgs_platform.mixture import CorpusSpec, Draw
+from liftgs_platform.pretrain import Pretraining, Spec
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.spec import SpecError, identity
 from liftgs_platform.training import LoopConfig, WorkerConfig, claim, train
@@ -192,9 +192,9 @@ def test_a_corpus_counts_by_its_content_in_a_runs_identity(inputs: Path, tmp_pat
 
     def identity_with(name: str) -> dict[str, Any]:
         moved = replace(spec, corpora=(CorpusSpec(str(tmp_path / name)),))
-        return learning.identity(moved, learning.open_corpora(moved, check_labels))
+        return learning.identity(moved, learning.open_corpora(moved, check_pseudo_labels))
 
-    assert identity_with("copy") == learning.identity(spec, learning.open_corpora(spec, check_labels))
+    assert identity_with("copy") == learning.identity(spec, learning.open_corpora(spec, check_pseudo_labels))
     assert identity_with("copy") != identity_with("other")
 
 
@@ -259,7 +259,7 @@ def test_each_choice_of_losses_does_a_step(inputs: Path, losses: str, terms: set
     sample = decode_sample(CorpusReader(str(inputs / "corpus"))[0], "sample")
     learner = task.learner("cpu", None, World())
     with mock.patch.object(Decoder, "forward", autospec=True, side_effect=Decoder.forward) as decoder:
-        metrics = learner.step([task.item(sample, "k", 0)] * 2)
+        metrics = learner.step([task.item(sample, "k", Draw(0, 0, 0, 0))] * 2)
     assert terms <= metrics.keys()
     assert not ({"mask", "dice", "token", "photometric", "features"} - terms) & metrics.keys()
     assert metrics["skipped"] == 0
@@ -303,7 +303,7 @@ def test_a_dry_run_says_how_much(inputs: Path, undisturbed: Path, capfd: pytest.
 def test_an_output_of_another_run_is_refused(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     spec = spec_of(inputs, tmp_path / "run")
-    claim(spec.output, learning.identity(spec, learning.open_corpora(spec, check_labels)))
+    claim(spec.output, learning.identity(spec, learning.open_corpora(spec, check_pseudo_labels)))
     with pytest.raises(launcher.JobFailed, match="seed: 0 -> 1"):
         pretrain.run(replace(spec, seed=1), launcher.Job(JOB))
 

@@ -21,6 +21,7 @@ from liftgs.model.liftgs import LiftGSConfig
 from liftgs_platform import job as launcher
 from liftgs_platform import spec as specs
 from liftgs_platform import sweep, sweep_plan
+from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.spec import SpecError
 from liftgs_platform.stages import PoolSpec, Stage, Store, order, run_without_ray
@@ -99,6 +100,30 @@ def test_seeds_choose_nested_scenes_and_are_paired_between_arms(inputs: Path, tm
     assert chosen["none", 2.0, 0] == (1.0, 0, 0)
 
 
+def test_a_mix_that_replays_goes_on_with_its_own_pretraining(inputs: Path, tmp_path: Path) -> None:
+    rooms = {name: SourceSpec(source=f"procedural:{name}?scenes=3") for name in ("apartments", "offices")}
+    weights = {"apartments": 1.0, "offices": 2.0}
+    mixes = {"alone": MixSpec(weights), "replayed": MixSpec(weights, replay=0.3, pretrain=("item.absent=5",))}
+    cells = plan(small_sweep.write_job(tmp_path, inputs), corpora=rooms, mixes=mixes)
+    of = {cell.mix: cell for cell in cells if cell.ratio == 1.0 and cell.finetuning}
+    tuned = {name: cell.finetuning.spec for name, cell in of.items() if cell.finetuning}
+    assert tuned["none"].replay == tuned["alone"].replay == ReplayConfig(), "its presets are in no hash"
+    replay = tuned["replayed"].replay
+    pretraining = next(stage for stage in of["replayed"].stages if stage.kind == "pretrain")
+    assert replay == ReplayConfig(pretraining.spec.corpora, 0.3, pretraining.spec.item, pretraining.spec.objective)
+    assert replay.item.absent == 5
+    assert [corpus.weight for corpus in replay.corpora] == [1.0, 2.0]
+    made = {
+        stage.hash
+        for stage in of["replayed"].stages
+        if stage.title.endswith(tuple(f"{name}?scenes=3" for name in rooms))
+    }
+    finetuning = of["replayed"].finetuning
+    assert finetuning is not None
+    assert len(made) == 2
+    assert made < {*finetuning.inputs}, "it waits for the corpora, too"
+
+
 def test_editing_a_finetuning_field_changes_finetuning_and_what_follows_alone(inputs: Path, tmp_path: Path) -> None:
     file = small_sweep.write_job(tmp_path, inputs)
     usual = {"corpora": {"a": SourceSpec(source="procedural:apartments?scenes=3")}, "mixes": {"a": MixSpec({"a": 1})}}
@@ -152,6 +177,7 @@ def test_a_network_that_ships_counts_by_its_sizes_not_by_its_name(
         ({"mixes": {"b": {"corpora": {"b": 1}}}}, "names 'b'"),
         ({"mixes": {"b": {"corpora": {"b": 1}, "checkpoint": "x"}}}, "not both"),
         ({"labelled": [{"share": 0.5}]}, "either a uri or a source"),
+        ({"mixes": {"b": {"checkpoint": "x", "replay": 0.5}}}, "of corpora that were pretrained on"),
         ({"orderings": ["second > none"]}, "'second', which is no mix"),
     ],
 )

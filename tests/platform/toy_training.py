@@ -21,7 +21,7 @@ from liftgs.sample import Sample
 from liftgs.scene import BadInput
 from liftgs.training.schedule import Cooldown
 from liftgs.training.world import World, tree_sum
-from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
 from liftgs_platform.training import Context, LoopConfig, train
 from liftgs_platform.training_task import Validation
 
@@ -201,14 +201,14 @@ class Toy:
         cooldown = self.validation.cooldown if self.validation else None
         return Learner(model, self.batch_size, world, self.trace, self.step_s, cooldown)
 
-    def item(self, sample: Sample, key: str, epoch: int) -> Seen:
+    def item(self, sample: Sample, key: str, draw: Draw) -> Seen:
         """See `Task`."""
         if key == self.bad:
             raise BadInput(sample.uri, "torn")
-        if key == self.die_at and epoch == self.die_epoch and not os.path.exists(self.spared):
+        if key == self.die_at and draw.epoch == self.die_epoch and not os.path.exists(self.spared):
             Path(self.spared).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        colour = torch.from_numpy(sample.cloud.rgb).float().mean(0) / 255 + epoch * 0.01
+        colour = torch.from_numpy(sample.cloud.rgb).float().mean(0) / 255 + draw.epoch * 0.01
         return Seen(key, colour * float("nan") if key == self.nan else colour)
 
     def panel(self, learner: Learner, items: Sequence[Seen]) -> np.ndarray:
