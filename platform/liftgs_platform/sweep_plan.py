@@ -219,10 +219,10 @@ class _Planner:
                 extra = () if mix.pretrained else self.spec.scratch_ratios
                 for ratio in sorted({*self.spec.ratios, *extra}):
                     yield self._cell(name, "", ratio, seed, start, self._finetune(name, mix, ratio, seed, start))
-        longest = max((self._pretraining_steps(mix) for mix in arms.values()), default=0)
-        if longest:
+        more = max(self._steps_more(mix) for mix in arms.values())
+        if more:
             for ratio, seed in itertools.product(self.spec.compute.ratios, range(self.spec.seeds)):
-                tuned = self._finetune(SCRATCH, arms[SCRATCH], ratio, seed, None, longest)
+                tuned = self._finetune(SCRATCH, arms[SCRATCH], ratio, seed, None, more)
                 yield self._cell(SCRATCH, COMPUTE, ratio, seed, None, tuned)
 
     def _cell(
@@ -258,8 +258,7 @@ class _Planner:
     def _finetune(
         self, name: str, mix: MixSpec, ratio: float, seed: int, start: _Start | None, more_steps: int = 0
     ) -> Stage:
-        seen = (PLACE_OF_VALIDATION,) if self._validation else ()
-        tuning = self._load("finetune", (*self.spec.finetune, *mix.finetune, *seen))
+        tuning = self._load("finetune", (*self.spec.finetune, *mix.finetune, *self._seen))
         labelled = (
             replace(corpus, share=min(1.0, source.share * ratio), share_seed=seed)
             for (corpus, _), source in zip(self._labelled, self.spec.labelled, strict=True)
@@ -269,16 +268,25 @@ class _Planner:
             tuning = replace(tuning, validation=replace(tuning.validation, corpora=held_out))
         title = f"finetune {name}, ratio {ratio:g}, seed {seed}"
         if more_steps:
-            steps = tuning.optim.steps + math.ceil(more_steps * self.spec.compute.step_cost)
-            tuning = replace(tuning, optim=replace(tuning.optim, steps=steps))
+            tuning = replace(tuning, optim=replace(tuning.optim, steps=tuning.optim.steps + more_steps))
             title += ", as much compute"
         model = replace(tuning.model, start=start.uri if start else "")
         replay = start.replay if start else ReplayConfig()
         tuning = replace(tuning, corpora=tuple(labelled), model=model, seed=seed, replay=replay)
         return Stage("finetune", title, tuning)
 
-    def _pretraining_steps(self, mix: MixSpec) -> int:
-        return int(self._pretraining(mix).optim.steps) if mix.corpora else 0
+    def _steps_more(self, mix: MixSpec) -> int:
+        """Steps of finetuning that take as long as what a mix does beside them: its pretraining, and its replay."""
+        if not mix.corpora:
+            return 0
+        cost = self.spec.compute.step_cost
+        tuning = self._load("finetune", (*self.spec.finetune, *mix.finetune, *self._seen))
+        replay = mix.replay * (cost - 1) * tuning.optim.steps
+        return math.ceil(self._pretraining(mix).optim.steps * cost + replay)
+
+    @property
+    def _seen(self) -> tuple[str, ...]:
+        return (PLACE_OF_VALIDATION,) if self._validation else ()
 
     def _pretraining(self, mix: MixSpec) -> Any:
         if mix.by == "rendering":

@@ -85,6 +85,10 @@ def test_everything_made_from_scratch_is_shared(inputs: Path, tmp_path: Path) ->
     usual = next(cell for cell in cells if cell.mix == "none" and not cell.control)
     steps = [cell.finetuning.spec.optim.steps for cell in (longer[0], usual) if cell.finetuning]
     assert steps == [2 + 2 * 1000, 2]  # jobs/model/tiny.yaml pretrains for 1,000 steps
+    replayed = changes | {"mixes": {"a": MixSpec(corpora={"a": 1}, replay=0.5)}, "compute": FairnessSpec((0.5,), 3.0)}
+    (longer, _) = [cell for cell in plan(tmp_path / "jobs/sweep.yaml", **replayed) if cell.control]
+    assert longer.finetuning is not None
+    assert longer.finetuning.spec.optim.steps == 2 + 3 * 1000 + 2, "one of two steps cost three"
     weights = next(c for c in cells if c.mix == "a+b").stages[2].spec.corpora
     assert [corpus.weight for corpus in weights] == [1, 2]
 
