@@ -61,6 +61,7 @@ def collect(spec: PlanSpec, cells: Sequence[CellPlan], store: Store, reused: Col
             "spec": specs.plain(spec),
         },
         mixes=_sizes(spec, cells, store),
+        replay={name: mix.replay for name, mix in spec.mixes.items() if mix.replay},
     )
 
 

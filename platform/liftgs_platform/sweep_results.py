@@ -115,6 +115,7 @@ class SweepResults:
         axes: what was varied: axis -> its values.
         provenance: code revision, versions, spec, machine, dates: whatever names where this comes from.
         mixes: mix -> corpus -> samples pretrained on; from these follow the pairs of mixes that differ by one corpus.
+        replay: mix -> share of finetuning's steps in which its pretraining went on, where it did.
         orderings: claims to be tested, each a list of mixes, the best first.
 
     Raises:
@@ -128,6 +129,7 @@ class SweepResults:
     axes: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     mixes: dict[str, dict[str, int]] = field(default_factory=dict)
+    replay: dict[str, float] = field(default_factory=dict)
     orderings: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:

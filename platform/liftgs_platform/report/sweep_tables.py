@@ -72,17 +72,11 @@ def _steps(results: SweepResults) -> str:
             low, high = min(c.steps for c in cells), max(c.steps for c in cells)
             span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             done = sum(c.plateau for c in cells)
-            replay = 0.0 if control else _replay(results, mix)
+            replay = 0.0 if control else results.replay.get(mix, 0.0)
             of_them = f", {replay:.0%} of them on what it was pretrained on," if replay else ","
             stopped = f"{done} of {len(cells)} runs stopped at their plateau"
             said.append(f"{arm_name(mix, control)}: {span} steps{of_them} {stopped}")
     return "; ".join(said) + "."
-
-
-def _replay(results: SweepResults, mix: str) -> float:
-    """The share of a mix's finetuning in which its pretraining goes on."""
-    mixes = results.provenance.get("spec", {}).get("mixes", {})
-    return float(mixes.get(mix, {}).get("replay", 0.0))
 
 
 def additions(answers: Answers) -> list[dict[str, Any]]:
