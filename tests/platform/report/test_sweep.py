@@ -126,7 +126,9 @@ def test_an_undertrained_scratch_curve_is_told_at_once(made: dict[str, Any], war
 
 def test_the_page_says_which_arms_went_on_with_pretraining() -> None:
     page = page_of(made_sweep({"A": 2.0, "B": 1.5}, replay={"A": 0.5}))
-    assert re.search(r"A: [\d, to]+ steps, 50% of them on what it was pretrained on, \d+ of \d+ runs stopped", page.text)
+    assert re.search(
+        r"A: [\d, to]+ steps, 50% of them on what it was pretrained on, \d+ of \d+ runs stopped", page.text
+    )
     assert re.search(r"B: [\d, to]+ steps, \d+ of \d+ runs stopped", page.text)
 
 
