@@ -37,7 +37,7 @@ echo "Ray runs; its dashboard is at $RAY_ADDRESS while this lasts"
 ray job submit -- jobs/pseudolabel.yaml "source=procedural:apartments?scenes=16" output=corpora/demo
 liftgs inspect corpora/demo --output corpora/demo/report.html
 ray job submit -- jobs/sweep.yaml sweeps=demo "output=$output"
-liftgs ground tiny "procedural:apartments/000005?seed=1000000" "a plant" "a bookshelf" --top 1 --image "$output/found.png"
+liftgs ground tiny "procedural:apartments/000005?seed=1000000" "a rug" "a bookshelf" --top 1 --image "$output/found.png"
 echo
 echo "what it did:    $(cd "$output" && pwd)/report.html   (open it in a browser)"
 echo "the labels:     $(pwd)/corpora/demo/report.html"

@@ -10,6 +10,7 @@ import labelled_corpora
 import pytest
 import tiny_corpora
 import torch
+from conftest import ROOT
 from run_log import learned
 from test_pretrain import NETWORK
 
@@ -17,7 +18,7 @@ from liftgs.finetuning.items import LabelledItem, LabelledItemConfig
 from liftgs.model.liftgs import LiftGS
 from liftgs.pretraining.items import Item, ItemConfig
 from liftgs.training.trainer import OptimConfig
-from liftgs_platform import finetune, learning
+from liftgs_platform import finetune, learning, pretrain
 from liftgs_platform import job as launcher
 from liftgs_platform.finetune import Finetuning, Spec, check_labels
 from liftgs_platform.finetune_replay import ReplayConfig
@@ -132,3 +133,10 @@ def test_samples_without_pseudo_labels_cannot_be_replayed(spec_of: Any) -> None:
         learning.open_corpora(spec_of(replayed="labelled"), check_labels)
     with pytest.raises(launcher.JobFailed, match="no finished corpus is there"):
         learning.open_corpora(spec_of(replayed="absent"), check_labels)
+
+
+def test_the_small_network_replays_what_it_was_pretrained_on() -> None:
+    pretraining = launcher.specs.load(ROOT / "jobs/pretrain.yaml", [], pretrain.Spec)
+    replay = launcher.specs.load(ROOT / "jobs/finetune.yaml", [], Spec).replay
+    assert (replay.item, replay.objective) == (pretraining.item, pretraining.objective)
+    assert replay.corpora == ()
