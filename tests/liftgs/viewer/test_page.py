@@ -103,11 +103,11 @@ def orange(tab: Any) -> int:
 def test_what_is_typed_lights_up_in_the_browser(visit: Any) -> None:
     wait_until(lambda: (scene(visit).max(axis=2) > 60).sum() > 20_000, "the room is there")
     before = orange(visit)
-    visit.locator("form input").press_sequentially("a plant")
-    phrase = visit.get_by_text(re.compile(r"^a plant$"))
+    visit.locator("form input").press_sequentially("a rug")
+    phrase = visit.get_by_text(re.compile(r"^a rug$"))
     phrase.wait_for()
     assert 0.1 < float(phrase.locator("xpath=following-sibling::span").inner_text()) < 1
-    lit = wait_until(lambda: (now := orange(visit)) > before + 2000 and now, "the plant and its box are orange")
+    lit = wait_until(lambda: (now := orange(visit)) > before + 2000 and now, "the rug and its box are orange")
     visit.get_by_role("checkbox", name="Boxes").click()
     wait_until(lambda: before + 1000 < orange(visit) < lit - 200, "the box is gone and the mask still there")
     visit.locator("form input").fill("")
@@ -152,21 +152,21 @@ def test_what_fails_is_told_and_the_next_phrase_is_answered(page: Page, monkeypa
         broken.setattr("liftgs.viewer.answers.ground", lambda *_: 1 / 0)
         say(page, "a lamp")
         wait_until(lambda: "That failed: division by zero" in panel(page), "the failure is told")
-    say(page, "a plant")
-    wait_until(lambda: re.search(r"a plant</span><span>0\.\d\d<", panel(page)), "the phrase is answered")
+    say(page, "a rug")
+    wait_until(lambda: re.search(r"a rug</span><span>0\.\d\d<", panel(page)), "the phrase is answered")
     with urllib.request.urlopen(page.url, timeout=PATIENCE_S) as answer:
         assert answer.status == 200
 
 
 def test_gaussians_take_the_place_of_points_and_show_the_same_answers(page: Page) -> None:
-    say(page, "a plant")
+    say(page, "a rug")
     wait_until(lambda: "0." in panel(page), "the phrase is answered")
     scene = page._server.scene
     assert scene.get_handle_by_name("/points/-1") is not None
     page._as_splats.value = True
     wait_until(lambda: scene.get_handle_by_name("/splats/-1"), "Gaussians are there")
     wait_until(lambda: scene.get_handle_by_name("/points/-1") is None, "points are gone")
-    assert scene.get_handle_by_name("/boxes/0/label").text.startswith("a plant 0.")
+    assert scene.get_handle_by_name("/boxes/0/label").text.startswith("a rug 0.")
 
 
 def test_walls_are_hidden_from_outside_only(page: Page) -> None:
@@ -175,7 +175,7 @@ def test_walls_are_hidden_from_outside_only(page: Page) -> None:
     assert all(node.visible for node in page._scan_nodes.values())
     page._make_way(np.array([*(low[:2] - 1), high[2] + 1]))
     assert {side for side, node in page._scan_nodes.items() if not node.visible} == {0, 1, 5}
-    say(page, "a plant")
+    say(page, "a rug")
     wait_until(lambda: "0." in panel(page), "the phrase is answered")
     assert {side for side, node in page._scan_nodes.items() if not node.visible} == {0, 1, 5}, "still, though new"
 
@@ -220,8 +220,8 @@ def test_a_plain_cloud_has_a_page_without_photos(grounder: Grounder, tmp_path: P
     page = Page(grounder, encode(grounder, plain_cloud(tmp_path)), port=0)
     try:
         assert page._photos is None
-        say(page, "a plant")
-        wait_until(lambda: "a plant</span>" in panel(page), "the phrase is answered")
+        say(page, "a rug")
+        wait_until(lambda: "a rug</span>" in panel(page), "the phrase is answered")
     finally:
         page.close()
 
