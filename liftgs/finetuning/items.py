@@ -34,7 +34,7 @@ class LabelledItemConfig:
         task: "instances": names of kinds, each of which names all its instances. "referral": expressions, each of which
             names its target. "both": half of the questions are of either sort.
         sets: questions asked; each is a set of names, or of expressions, that compete for the masks.
-        queries: at most so many names or expressions in a question. The network heard up to 8 at once in pretraining.
+        queries: at most so many names or expressions in a question. Evaluation asks for all classes at once.
         absent: of the names in a question, at most so many are of kinds that the chunk does not hold.
         targets: at most so many instances in a question; kinds with more than are left are not asked for.
         same_query: lifted instances whose embeddings have at least this cosine share one query, as they would share a

@@ -39,7 +39,7 @@ class ItemConfig:
         plain: share of the views that are asked for without the colours in their captions, as class names are. A
             network that always hears colours learns to go by them.
         absent: captions asked for besides, of the corpora's own, which no segment of the view bears. What is named
-            must be told then from all there is, not only from what stands beside it.
+            must be told then from all there is, not only from what stands beside it. Nothing to embeds, as is `plain`.
         same_query: segments of a view whose embeddings have at least this cosine share one query that names them all,
             as a class name does. 1 gives each its own, as in the paper. Nothing to captions.
         only_seen: leave out points that no view taken looks at, which learn nothing this time. Saves work where chunks

@@ -17,7 +17,7 @@ Encode = Callable[[Sequence[str]], Float[Tensor, "p f"]]
 
 def class_phrase(kind: str) -> str:
     """A kind's name with its article: "a chair", "an armchair"."""
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return with_article(kind)
 
 
 #: "a red" or "the red" where a noun follows: an orange is no colour of anything.

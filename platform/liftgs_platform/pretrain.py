@@ -78,7 +78,8 @@ class Pretraining(SpecifiedTask):
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        return names_of(self.mixture(), captions_in) if self.spec.item.absent else ()
+        item = self.spec.item
+        return names_of(self.mixture(), captions_in) if item.absent and item.queries == "captions" else ()
 
     def panel(self, learner: Learner, items: Sequence[Item]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""

@@ -83,7 +83,10 @@ class MixSpec:
         if self.corpora and self.checkpoint:
             raise ValueError("a mix has corpora to pretrain on, or a checkpoint, not both")
         if self.replay and not (self.corpora and self.by == "rendering" and 0 < self.replay < 1):
-            raise ValueError("replay is below 1, and of corpora that were pretrained on by rendering")
+            raise ValueError(
+                f"replay must be from 0 to below 1, not {self.replay}, and is of corpora that were pretrained on: give "
+                "the mix corpora, and leave by=rendering; or leave replay out"
+            )
 
     @property
     def pretrained(self) -> bool:
