@@ -166,7 +166,7 @@ def run_here(spec: Spec) -> float:
     """`run` in this process, without Ray; returns the seconds it took."""
     start = monotonic()
     sheets, missing = _open(spec)
-    examine_here(_examiner(spec), missing)
+    examine_here(_examiner(spec, "cuda" if spec.pool.gpus else "cpu"), missing)
     seconds = round(monotonic() - start, 3)
     _close(spec, sheets, seconds)
     return seconds
@@ -182,8 +182,8 @@ def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
     return sheets, [sheet for sheet in sheets if sheet.path not in there]
 
 
-def _examiner(spec: Spec) -> Examiner:
-    return Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions)
+def _examiner(spec: Spec, device: str = "cpu") -> Examiner:
+    return Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions, device)
 
 
 def _close(spec: Spec, sheets: Sequence[Sheet], seconds: float) -> tuple[Scores, bytes]:

@@ -19,7 +19,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_teachers import use_threads
-from liftgs_platform.stages import Done, PoolSpec, Stage, Store, here, run_stage
+from liftgs_platform.stages import Done, PoolSpec, Stage, Store, Work, here, run_stage
 from liftgs_platform.training_ray import WORKER_ENV
 
 State = Literal["waiting", "running", "done", "reused", "failed", "blocked"]
@@ -117,7 +117,7 @@ class Pool:
             get_if_exists=True,
             runtime_env={"env_vars": WORKER_ENV},
             **reserved,
-        ).remote(self.spec.cpus)
+        ).remote(self.spec.cpus, self.spec.gpus > 0)
         share = self._room() if self.spec.on_ray else 0
         self._running[actor.run.remote(self.store, one.stage, share, self.job)] = (one, actor)
         self._change(one, "running")
@@ -156,14 +156,14 @@ class Pool:
 class _StageActor:
     """A process that does one stage; others that want it ask it too, and get what it made."""
 
-    def __init__(self, threads: int):
-        self._threads = threads
+    def __init__(self, threads: int, gpu: bool):
+        self._threads, self._gpu = threads, gpu
 
     def run(self, store: Store, stage: Stage, sharers: int, job: Job) -> Done | str:
         """How it ended, or why it cannot be done. `sharers`: see `_on_ray`; 0 = in this process."""
         use_threads(self._threads)
         try:
-            return run_stage(store, stage, _on_ray(sharers, job) if sharers else here(self._threads))
+            return run_stage(store, stage, _on_ray(sharers, job) if sharers else here(self._threads, self._gpu))
         except JobFailed as reason:
             return str(reason)
         except Exception as error:  # the sweep goes on with what does not need this
@@ -171,10 +171,10 @@ class _StageActor:
             return f"{type(error).__name__}: {error}; the traceback is in the log of this stage's process"
 
 
-def _on_ray(sharers: int, job: Job) -> Callable[[Stage, Any], float]:
+def _on_ray(sharers: int, job: Job) -> Work:
     """Work in pools and workers of its own. Elastic stages leave room for as many others as may run beside them."""
 
-    def work(stage: Stage, spec: Any) -> float:
+    def work(stage: Stage, spec: Any) -> tuple[float, str]:
         start = time.monotonic()
         if hasattr(spec, "worker"):
             worker = spec.worker
@@ -183,7 +183,7 @@ def _on_ray(sharers: int, job: Job) -> Callable[[Stage, Any], float]:
             most = max(worker.least, min(worker.most, int(workers // sharers)))
             spec = replace(spec, worker=replace(worker, most=most))
         stage.module.run(spec, job)
-        return time.monotonic() - start
+        return time.monotonic() - start, ""
 
     return work
 

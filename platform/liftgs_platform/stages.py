@@ -174,12 +174,14 @@ class Done:
         seconds: of work, over all attempts as far as the job counts them.
         finished: when, as ISO 8601.
         code_revision: that did the last of it.
+        device: that did: "CPU", or the name of a GPU; "" = not known.
     """
 
     hash: str
     seconds: float
     finished: str
     code_revision: str
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,10 @@ class Store:
         found = {name: self._read_done(storage.join(self.root, name), "") for name in self._names("done.json")}
         return {name: done for name, done in found.items() if done is not None}
 
-    def finish(self, stage: Stage, seconds: float) -> Done:
+    def finish(self, stage: Stage, seconds: float, device: str = "") -> Done:
         """Write done.json."""
-        done = Done(stage.hash, round(seconds, 3), datetime.now(UTC).isoformat(timespec="seconds"), code_revision())
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        done = Done(stage.hash, round(seconds, 3), now, code_revision(), device)
         uri = storage.join(self.folder(stage), "done.json")
         storage.write_bytes(uri, json.dumps(vars(done), indent=1).encode() + b"\n")
         return done
@@ -314,8 +317,8 @@ def order(stages: Iterable[Stage]) -> list[Stage]:
     return list(ordered.values())
 
 
-#: What does a stage: gets the job's spec, returns the seconds of work.
-Work = Callable[[Stage, Any], float]
+#: What does a stage: gets the job's spec, returns the seconds of work, and the device that did it.
+Work = Callable[[Stage, Any], tuple[float, str]]
 
 
 def run_stage(store: Store, stage: Stage, work: Work) -> Done:
@@ -328,25 +331,41 @@ def run_stage(store: Store, stage: Stage, work: Work) -> Done:
     if done is not None:
         return done
     store.describe(stage)
-    return store.finish(stage, work(stage, store.ready_spec(stage)))
+    return store.finish(stage, *work(stage, store.ready_spec(stage)))
 
 
-def here(cpus: int = 1) -> Work:
-    """Work in this process, with so many threads."""
+def here(cpus: int = 1, gpu: bool = False) -> Work:
+    """Work in this process, with so many threads; training and evaluation on its GPU, if so wished.
 
-    def work(stage: Stage, spec: Any) -> float:
-        if hasattr(spec, "worker"):
-            spec = replace(spec, worker=replace(spec.worker, cpus=cpus))
-        return float(stage.module.run_here(spec))
+    Raises:
+        JobFailed: from the work, if there is no such GPU.
+    """
+
+    def work(stage: Stage, spec: Any) -> tuple[float, str]:
+        device = _gpu() if gpu else "CPU"
+        for processes in ("worker", "pool"):
+            if hasattr(spec, processes):
+                like = replace(getattr(spec, processes), cpus=cpus, gpus=int(gpu))
+                spec = replace(spec, **{processes: like})
+        return stage.module.run_here(spec), device
 
     return work
 
 
-def run_without_ray(store: Store, stages: Iterable[Stage], cpus: int = 1) -> None:
-    """All that is missing, one after the other, in this process.
+def _gpu() -> str:
+    """Its name."""
+    import torch  # noqa: PLC0415
+
+    if not torch.cuda.is_available():
+        raise JobFailed("a GPU is asked for, and PyTorch sees none here; leave --gpu (or pool.gpus) out")
+    return torch.cuda.get_device_name()
+
+
+def run_without_ray(store: Store, stages: Iterable[Stage], cpus: int = 1, gpu: bool = False) -> None:
+    """All that is missing, one after the other, in this process; see `here`.
 
     Raises:
         JobFailed: one cannot be done.
     """
     for stage in stages:
-        run_stage(store, stage, here(cpus))
+        run_stage(store, stage, here(cpus, gpu))

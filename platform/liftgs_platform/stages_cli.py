@@ -19,6 +19,7 @@ def stages(
         str, typer.Option(help="Do this stage here, in this process: its folder's name, or how its hash begins.")
     ] = "",
     cpus: Annotated[int, typer.Option(help="Threads to compute with.", min=1)] = 1,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Train and evaluate on this machine's GPU.")] = False,
 ) -> None:
     """List the stages that sweeps share, or run one.
 
@@ -28,7 +29,7 @@ def stages(
     try:
         if run:
             stage = store.load(run)
-            run_without_ray(store, [stage], cpus)
+            run_without_ray(store, [stage], cpus, gpu)
             typer.echo(f"done: {stage.title}: {store.folder(stage)}")
             return
         table = Table("stage", "what", "state", "took")

@@ -79,6 +79,8 @@ def run(spec: Spec, job: Job) -> int:
     from liftgs_platform.sweep_view import View  # noqa: PLC0415
 
     folder = job.record(spec)
+    for stage in stages:  # so that any may be done elsewhere
+        store.describe(stage)
     reused = {stage.hash for stage in stages if store.done(stage)}
     with View(spec.output, store, stages, folder, lambda: write(spec, cells, store, reused)) as view:
         ends = Pool(store, spec.pool, job, view.changed).run(stages)
