@@ -15,6 +15,11 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+#: All of PyTorch's but cuDNN's, which compiles a plan for each new shape, and no two rooms have as many voxels. Without
+#: it a finetuning step of `tiny` on an H200 took 0.109 instead of 0.181 s.
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -227,9 +232,10 @@ class Attention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(len(q), -1, -1, -1)
 
-        mixed = nn.functional.scaled_dot_product_attention(
-            split(self.q(q)), split(self.k(k)), split(self.v(v)), attn_mask=attend[:, None]
-        )
+        with sdpa_kernel(_ATTENTION):
+            mixed = nn.functional.scaled_dot_product_attention(
+                split(self.q(q)), split(self.k(k)), split(self.v(v)), attn_mask=attend[:, None]
+            )
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import small_sweep
+import torch
 from conftest import RayCluster
 
 from liftgs.model.liftgs import LiftGSConfig
@@ -259,6 +260,28 @@ def test_a_stage_is_run_from_its_folder_alone(finished: Path, tmp_path: Path) ->
     run_without_ray(store, [stage])
     weights = "model.safetensors"
     assert (folder / weights).read_bytes() == (finished / "stages" / folder.name / weights).read_bytes()
+
+
+def one_of_each(folder: Path, inputs: Path) -> tuple[Store, list[Stage]]:
+    """A finetuning and its evaluation."""
+    (cell,) = plan(small_sweep.write_job(folder, inputs, mixes={}, seeds=1, ratios=[1.0], scratch_ratios=[]))
+    return Store(str(folder / "stages")), list(cell.stages)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused(inputs: Path, tmp_path: Path) -> None:
+    store, stages = one_of_each(tmp_path, inputs)
+    with pytest.raises(JobFailed, match="a GPU is asked for, and PyTorch sees none"):
+        run_without_ray(store, stages, gpu=True)
+    assert not any(store.done(stage) for stage in stages)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_stages_run_on_a_gpu(inputs: Path, tmp_path: Path) -> None:
+    store, stages = one_of_each(tmp_path, inputs)
+    run_without_ray(store, stages, gpu=True)
+    ends = [store.done(stage) for stage in stages]
+    assert [end and end.device for end in ends] == [torch.cuda.get_device_name()] * 2
 
 
 def test_a_folder_of_another_stage_or_a_damaged_mark_is_refused(finished: Path, tmp_path: Path) -> None:
