@@ -155,14 +155,19 @@ def largest_parts(
         return masks
     cubes, cube = np.unique(np.floor(xyz / edge_m).astype(np.int64), axis=0, return_inverse=True)
     a, b = cKDTree(cubes).query_pairs(1.8, output_type="ndarray").T  # the 26 around: sqrt(3) is 1.73
+    beside = sparse.csr_array((np.ones(len(a), bool), (a, b)), shape=(len(cubes), len(cubes)))
     row, cell = np.nonzero(masks)
     filled = np.zeros((len(masks), len(cubes)), bool)
     filled[row, cube[cell]] = True
     number = np.cumsum(filled).reshape(filled.shape) - 1  # of each filled cube of each mask
-    pair_row, pair = np.nonzero(filled[:, a] & filled[:, b])
-    ends = (number[pair_row, a[pair]], number[pair_row, b[pair]])
-    nodes = int(number[-1, -1]) + 1
-    graph = sparse.csr_array((np.ones(len(pair), bool), ends), shape=(nodes, nodes))
+    node_row, node_cube = np.nonzero(filled)
+    count = np.diff(beside.indptr)[node_cube]
+    node = np.repeat(np.arange(len(node_cube)), count)
+    place = np.arange(len(node)) - np.repeat(np.cumsum(count) - count - beside.indptr[node_cube], count)
+    other = (node_row[node], beside.indices[place])
+    linked = filled[other]
+    ends = (node[linked], number[other][linked])
+    graph = sparse.csr_array((np.ones(len(ends[0]), bool), ends), shape=(len(node_cube), len(node_cube)))
     part = sparse.csgraph.connected_components(graph, directed=False)[1][number[row, cube[cell]]]
     size = np.bincount(part, points[cell])
     order = np.lexsort((part, -size[part], row))  # the largest part of each row first, of equals the first
