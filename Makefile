@@ -16,7 +16,7 @@ install: $(VENV)/.installed  ## .venv with everything for a laptop and for the t
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $@
 
 demo: install  ## the whole story in minutes: label, pretrain, ground, finetune, report; through `ray job submit`
