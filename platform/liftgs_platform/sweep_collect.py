@@ -57,6 +57,7 @@ def collect(spec: PlanSpec, cells: Sequence[CellPlan], store: Store, reused: Col
             "versions": {name: version(name) for name in ("liftgs", "ray", "torch", "numpy")}
             | {"python": platform.python_version()},
             "machine": f"{platform.machine()}, {platform.system()}",
+            "devices": dict(Counter(end.device or "not noted" for end in ends.values() if end is not None)),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "spec": specs.plain(spec),
         },

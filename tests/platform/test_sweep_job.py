@@ -236,6 +236,7 @@ def test_results_are_collected_from_the_folders(finished: Path) -> None:
     assert [cell.steps for cell in results.cells] == [2, 0, 2]
     assert Counter(cost.kind for cost in results.stages) == {"finetune": 2, "evaluate": 3}
     assert all(cost.seconds > 0 for cost in results.stages)
+    assert results.provenance["devices"] == {"CPU": 5}
 
 
 def test_a_folder_that_was_computed_elsewhere_is_adopted(finished: Path, inputs: Path, tmp_path: Path) -> None:
