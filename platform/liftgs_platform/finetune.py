@@ -101,13 +101,13 @@ def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str],
 
 def run(spec: Spec, job: Job) -> None:
     """See `learning.run`."""
-    spec = at_ratio(spec)
+    spec = settled(spec)
     learning.run(spec, job, Finetuning(spec), _check(spec))
 
 
 def run_here(spec: Spec) -> float:
     """See `learning.run_here`."""
-    spec = at_ratio(spec)
+    spec = settled(spec)
     return learning.run_here(spec, Finetuning(spec), _check(spec))
 
 
@@ -115,8 +115,10 @@ def _check(spec: Spec) -> learning.Check:
     return check_labels if spec.item.labels == "human" else check_pseudo_labels
 
 
-def at_ratio(spec: Spec) -> Spec:
-    """With the ratio as the share of each corpus."""
+def settled(spec: Spec) -> Spec:
+    """With the ratio as the share of each corpus, and without settings of a replay that there is none of."""
+    if not spec.replay.corpora:
+        spec = replace(spec, replay=ReplayConfig())
     corpora = (replace(one, share=one.share * spec.ratio, share_seed=spec.ratio_seed) for one in spec.corpora)
     return replace(spec, corpora=tuple(corpora), ratio=1.0, ratio_seed=0) if spec.ratio < 1 else spec
 

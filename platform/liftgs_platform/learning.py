@@ -336,8 +336,6 @@ def identity(spec: TrainingSpec, mixture: Mixture) -> dict[str, Any]:
     decides = {**specs.identity(spec), "corpora": {str(i): corpus for i, corpus in enumerate(corpora)}}
     if len(spec.learned) > len(spec.corpora):
         decides["replay"] = {**decides["replay"], "corpora": []}  # they are among the others
-    else:
-        decides.pop("replay", None)
     if spec.held_out:
         held_out = Mixture(spec.held_out, spec.seed)
         decides["validation"] = {**decides["validation"], "corpora": list(held_out.hashes)}

@@ -17,7 +17,9 @@ from liftgs.model.liftgs import LiftGS
 from liftgs.training.trainer import OptimConfig
 from liftgs_platform import finetune, learning
 from liftgs_platform import job as launcher
-from liftgs_platform.finetune import Finetuning, Spec, at_ratio, check_labels
+from liftgs_platform.finetune import Finetuning, Spec, check_labels, settled
+from liftgs_platform.finetune_replay import ReplayConfig
+from liftgs_platform.job import JobFailed
 from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import CorpusSpec, Mixture, scene_of
 from liftgs_platform.training import LoopConfig, train
@@ -69,7 +71,7 @@ def test_a_finetuning_that_is_cut_goes_on_as_if_it_were_not(inputs: Path, tmp_pa
 
 def test_smaller_shares_of_the_labels_lie_within_larger_ones(inputs: Path, tmp_path: Path) -> None:
     def scenes(ratio: float, seed: int = 0) -> set[str]:
-        spec = at_ratio(spec_of(inputs, tmp_path, ratio=ratio, ratio_seed=seed))
+        spec = settled(spec_of(inputs, tmp_path, ratio=ratio, ratio_seed=seed))
         mixture = Mixture(spec.corpora, 0)
         keys = [mixture.key(mixture.order[position]) for position in range(len(mixture))]
         assert len(set(keys)) == len(keys)
@@ -82,9 +84,17 @@ def test_smaller_shares_of_the_labels_lie_within_larger_ones(inputs: Path, tmp_p
 
 
 def test_a_share_is_another_run(inputs: Path, tmp_path: Path) -> None:
-    whole, half = (at_ratio(spec_of(inputs, tmp_path, ratio=ratio)) for ratio in (1.0, 0.5))
+    whole, half = (settled(spec_of(inputs, tmp_path, ratio=ratio)) for ratio in (1.0, 0.5))
     first, second = (learning.identity(s, learning.open_corpora(s, check_labels)) for s in (whole, half))
     assert first != second
+
+
+def test_a_run_is_known_again_whatever_a_replay_would_have_been(inputs: Path, tmp_path: Path) -> None:
+    spec = replace(spec_of(inputs, tmp_path / "run"), optim=OptimConfig(steps=1, batch_size=1))
+    took = finetune.run_here(spec)
+    assert finetune.run_here(replace(spec, replay=ReplayConfig(share=0.3))) == took, "it is done"
+    with pytest.raises(JobFailed, match="holds a run of another spec"):
+        finetune.run_here(replace(spec, seed=1))
 
 
 def test_a_corpus_without_3d_labels_is_refused(inputs: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from liftgs.pretraining.items import Item, ItemConfig
 from liftgs.training.trainer import OptimConfig
 from liftgs_platform import finetune, learning, pretrain
 from liftgs_platform import job as launcher
-from liftgs_platform.finetune import Finetuning, Spec, check_labels
+from liftgs_platform.finetune import Finetuning, Spec, check_labels, settled
 from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import BLOCK, CorpusSpec, apportion
@@ -114,6 +114,7 @@ def test_what_is_replayed_is_another_run_and_counts_by_what_is_in_it(
     tiny_corpora.write(str(tmp_path / "other"), tiny_corpora.plan(tiny_corpora.chunks(scenes=3)))
 
     def identity(spec: Spec) -> Any:
+        spec = settled(spec)
         return learning.identity(spec, learning.open_corpora(spec, check_labels))
 
     spec = spec_of()
