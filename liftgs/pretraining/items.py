@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -37,8 +36,6 @@ class ItemConfig:
         min_area: smallest segment asked for, as a share of the image: 1024 pixels of 512x512 in the paper.
         queries: by what segments are asked for. "embeds": their image embeddings, as in the paper. "captions": their
             captions, embedded as text; segments with the same words share a query (paper, Table 7).
-        sure: share of a view's segments that may be asked for: those whose captions fit their image embeddings best, by
-            cosine. Segments that a captioner is unsure of teach wrong names. Nothing to embeds.
         plain: share of the views that are asked for without the colours in their captions, as class names are. A
             network that always hears colours learns to go by them.
         absent: captions asked for besides, of the corpora's own, which no segment of the view bears. What is named
@@ -55,7 +52,6 @@ class ItemConfig:
     instances: int = 8
     min_area: float = 1024 / 512**2
     queries: Literal["embeds", "captions"] = "embeds"
-    sure: float = 1.0
     plain: float = 0.0
     absent: int = 0
     same_query: float = 1.0
@@ -65,8 +61,8 @@ class ItemConfig:
     def __post_init__(self) -> None:
         if min(self.views, self.image_px, self.instances) < 1:
             raise ValueError("views, image_px and instances must be at least 1")
-        if not 0 < self.sure <= 1 or not 0 <= self.plain <= 1 or self.absent < 0:
-            raise ValueError("sure must be in (0, 1], plain in [0, 1], and absent at least 0")
+        if not 0 <= self.plain <= 1 or self.absent < 0:
+            raise ValueError("plain must be in [0, 1], and absent at least 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +194,7 @@ def _view(
     embeds = functional.normalize(torch.from_numpy(segments.embeds.astype(np.float32)), dim=1)
     areas = torch.bincount(segment.flatten() + 1, minlength=len(embeds) + 1)[1:]
     candidates = np.flatnonzero(areas.numpy() >= max(1, config.min_area * height * width))
-    chosen = rng.permutation(candidates)
+    chosen = torch.from_numpy(rng.permutation(candidates)[: config.instances])
     if config.queries == "captions":
         if segments.captions is None:
             raise BadInput(uri, f"view {view.id} has no captions; label with them, or set item.queries=embeds")
@@ -207,27 +203,14 @@ def _view(
         captions = segments.captions
         if rng.random() < config.plain:
             captions, names = _plain(tuple(captions)), _plain(tuple(names))
-        if config.sure < 1 and len(chosen):
-            chosen = _surest(chosen, encode([captions[row] for row in chosen]), embeds, config.sure)
-        chosen = chosen[: config.instances]
-        asked = [captions[row] for row in chosen]
+        asked = [captions[row] for row in chosen.tolist()]
         texts = _with_absent(list(dict.fromkeys(asked)), sorted(set(names).difference(captions)), config.absent, rng)
         queries = encode(texts) if texts else embeds[:0]
         positives = torch.tensor([[float(text == one) for text in texts] for one in asked]).view(len(asked), len(texts))
     else:
-        chosen = chosen[: config.instances]
         queries, positives = share_queries(embeds[chosen], config.same_query)
     photo = _shrink(view.photo, height, width) * change.gain + change.shift
-    return ItemView(photo, camera, segment, embeds, torch.from_numpy(chosen), queries, positives)
-
-
-def _surest(
-    rows: Int[np.ndarray, " r"], texts: Float[Tensor, "r f"], embeds: Float[Tensor, "s f"], share: float
-) -> Int[np.ndarray, " kept"]:
-    """The share of some segments that their texts fit best, in the same order."""
-    fit = (texts * embeds[rows]).sum(dim=1)
-    best = fit.argsort(descending=True, stable=True)[: math.ceil(share * len(rows))]
-    return rows[best.sort().values.numpy()]
+    return ItemView(photo, camera, segment, embeds, chosen, queries, positives)
 
 
 @lru_cache(1024)

@@ -168,39 +168,6 @@ def test_absent_captions_are_asked_for_and_name_nothing() -> None:
     assert len(orders) > 1, "a place would tell which are absent"
 
 
-def test_captions_that_fit_their_segments_badly_are_not_asked_for() -> None:
-    """A captioner of whose captions every third is about something else."""
-    embed_of: dict[str, np.ndarray] = {}
-
-    def caption(number: int) -> str:
-        about = number if number % 3 else number + 1000
-        row = np.random.default_rng(about).standard_normal(16)
-        embed_of[f"thing {number}"] = row / np.linalg.norm(row)
-        return f"thing {number}"
-
-    def encode(phrases: Sequence[str]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([embed_of[phrase] for phrase in phrases])).float()
-
-    captioned = room_sample(views=1, caption=caption)
-    segments = captioned.views[0].segments
-    assert segments is not None
-    captions = segments.captions
-    assert captions is not None
-    config = ItemConfig(views=1, image_px=64, min_area=0.002, instances=100, queries="captions")
-
-    def asked(share: float, epoch: int) -> list[int]:
-        (view,) = make_item(captioned, replace(config, sure=share), 0.05, "room", 3, epoch, encode).views
-        return [int(captions[row].split()[1]) for row in view.chosen.tolist()]
-
-    for epoch in range(4):
-        everything = asked(1.0, epoch)
-        share = np.mean([number % 3 > 0 for number in everything])
-        sure = asked(float(share), epoch)
-        assert set(sure) == {number for number in everything if number % 3}
-        assert sure == [number for number in everything if number in sure], "in the same random order"
-        assert len(asked(1e-6, epoch)) == 1
-
-
 def test_plain_views_are_asked_for_without_colours() -> None:
     captioned = room_sample(caption=lambda number: NAMES[number % 2])
     config = ItemConfig(views=1, image_px=64, min_area=0.002, queries="captions", plain=1.0, absent=4)
