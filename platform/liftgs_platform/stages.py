@@ -342,9 +342,10 @@ def here(cpus: int = 1, gpu: bool = False) -> Work:
     """
 
     def work(stage: Stage, spec: Any) -> tuple[float, str]:
-        device = _gpu() if gpu else "CPU"
+        device = ""  # labelling has its own from its scale
         for processes in ("worker", "pool"):
             if hasattr(spec, processes):
+                device = _gpu() if gpu else "CPU"
                 like = replace(getattr(spec, processes), cpus=cpus, gpus=int(gpu))
                 spec = replace(spec, **{processes: like})
         return stage.module.run_here(spec), device
