@@ -15,7 +15,7 @@ export RAY_AUTH_MODE RAY_AUTH_TOKEN
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 port=$(free_port)
 ray start --head --block --disable-usage-stats --port=0 --ray-client-server-port="$(free_port)" \
-  --dashboard-host=127.0.0.1 --dashboard-port="$port" >"$RAY_TMPDIR/start.log" 2>&1 &
+  --dashboard-host=127.0.0.1 --dashboard-port="$port" --dashboard-agent-listen-port=0 >"$RAY_TMPDIR/start.log" 2>&1 &
 ray=$!
 trap 'kill $ray 2>/dev/null || :; wait $ray 2>/dev/null || :; rm -rf "$RAY_TMPDIR"' EXIT  # dash obeys -e in a trap too
 trap 'exit 130' INT TERM
