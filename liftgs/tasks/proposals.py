@@ -160,6 +160,7 @@ def largest_parts(
     filled = np.zeros((len(masks), len(cubes)), bool)
     filled[row, cube[cell]] = True
     number = np.cumsum(filled).reshape(filled.shape) - 1  # of each filled cube of each mask
+    # Of each filled cube, a node, those of the cubes beside it that its mask fills too.
     node_row, node_cube = np.nonzero(filled)
     count = np.diff(beside.indptr)[node_cube]
     node = np.repeat(np.arange(len(node_cube)), count)
