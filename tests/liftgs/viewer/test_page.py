@@ -179,10 +179,11 @@ def test_gaussians_take_the_place_of_points_and_show_the_same_answers(page: Page
     say(page, "a rug")
     wait_until(lambda: "0." in panel(page), "the phrase is answered")
     scene = page._server.scene
-    assert scene.get_handle_by_name("/points/-1") is not None
+    wait_until(lambda: scene.get_handle_by_name("/points/-1"), "points are there")
     page._as_splats.value = True
     wait_until(lambda: scene.get_handle_by_name("/splats/-1"), "Gaussians are there")
     wait_until(lambda: scene.get_handle_by_name("/points/-1") is None, "points are gone")
+    wait_until(lambda: scene.get_handle_by_name("/boxes/0/label"), "the box is drawn, after the scan")
     assert scene.get_handle_by_name("/boxes/0/label").text.startswith("a rug 0.")
 
 
