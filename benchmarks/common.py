@@ -62,11 +62,16 @@ def plain_row(case: str, ours: float, unit: str) -> Row:
     return Row(case, ours, None, "", None, None, unit)
 
 
-def interleaved_seconds(repeats: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call; they take turns, so that a drifting machine hurts all alike. One warm-up each."""
+def interleaved_seconds(repeats: int, *calls: Callable[[], object], warm: bool = False) -> list[float]:
+    """Median seconds of each call; they take turns, so that a drifting machine hurts all alike. One warm-up each.
+
+    `warm` times the second of two calls in a row, as a loop sees it: with threads awake and caches its own.
+    """
     samples: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for call, seconds in zip(calls, samples, strict=True):
+            if warm and turn:
+                call()
             start = time.perf_counter()
             call()
             if turn:

@@ -5,7 +5,8 @@ and weighs anew each time; peers get what is in view already (benchmarks/_raster
 this repository come from checkouts: `--opensplat PATH` (pierotofy/OpenSplat, AGPL) as it is, with its three channels
 made a loop, and `--torch-splatting PATH` (hbb1/torch-splatting). gsplat's torch path runs where gsplat is installed, up
 to 32 channels: it gathers a row of channels for each of 4 million pairs. Images of peers are compared with ours before
-the clock runs.
+the clock runs. Every timed call follows one of the same, as in a loop: a core that slept while a peer ran on one
+thread is slow to come back.
 
 The bound is what the arithmetic (2 flops per weight and channel, and as many for either gradient) or the memory traffic
 (the image written once, its gradient read once) takes at rates measured in the same run, whichever is more.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -39,6 +41,7 @@ from benchmarks.common import Row, cost_row, interleaved_seconds, plain_row, rep
 from liftgs.losses.grounding import mask_losses
 from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.render import Gaussians, compile, render
+from liftgs.render.buffers import POOL
 
 CHANNELS = (3, 32, 259, 771)
 REPEATS = 5
@@ -99,7 +102,7 @@ def compare(
     else:
         calls["torch.sparse, weights given"] = lambda: sparse.all(channels, flat)
     del expected
-    seconds = dict(zip(calls, interleaved_seconds(repeats, *calls.values()), strict=True))
+    seconds = dict(zip(calls, interleaved_seconds(repeats, *calls.values(), warm=True), strict=True))
     for name in list(seconds)[1:]:
         yield cost_row(
             f"{count} channels, {what}", seconds["ours"] * 1e3, seconds[name] * 1e3, name, "ms", bound_s * 1e3
@@ -162,7 +165,7 @@ def training_view(repeats: int) -> Row:
 
     wide = torch.randn(50_000, 771)
     unfused = call(ours, scene, wide, torch.randn(camera.height, camera.width, 771), "all")
-    ours_s, unfused_s = interleaved_seconds(repeats, step, unfused)
+    ours_s, unfused_s = interleaved_seconds(repeats, step, unfused, warm=True)
     return cost_row("a training view, loss and all gradients", ours_s * 1e3, unfused_s * 1e3, "771 channels, all", "ms")
 
 
@@ -176,10 +179,11 @@ def peak_bytes(count: int) -> int:
 
 # ---- limits of the machine
 
-_MULTIPLY_ADD = """
-typedef float vec __attribute__((vector_size(64)));
-extern "C" float work(long n) {
-  vec a[CHAINS] = {}, b = vec{} + 0.999f, c = vec{} + 1e-3f;
+_LIMITS = """
+#include "vectors.h"
+extern "C" float multiply_add(long n) {
+  typedef float zmm __attribute__((vector_size(64)));
+  zmm a[CHAINS] = {}, b = zmm{} + 0.999f, c = zmm{} + 1e-3f;
   asm volatile("" : "+m"(b), "+m"(c));
   for (long i = 0; i < n; ++i)
     for (int k = 0; k < CHAINS; ++k) a[k] = a[k] * b + c;
@@ -187,38 +191,56 @@ extern "C" float work(long n) {
   for (int k = 0; k < CHAINS; ++k) sum += a[k][0];
   return sum;
 }
+extern "C" void write(float* to, long n) {
+  for (long i = 0; i < n; i += LANES) stream(to + i, vec{});
+  stream_end();
+}
 """
+_CHAINS = 12
+
+
+@functools.cache
+def limits() -> ctypes.CDLL:
+    """Arithmetic in registers and stores past the cache, compiled as the renderer's kernels are."""
+    compiler = compile.find_compiler()
+    assert compiler is not None, "this benchmark needs a C++ compiler"
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "limits.cpp"), Path(folder, "limits.so")
+        source.write_text(_LIMITS)
+        flags = [*compile.FLAGS, *compile.TARGETS[0], f"-DCHAINS={_CHAINS}", f"-I{compile.SOURCES}"]
+        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
+        loaded = ctypes.CDLL(str(library))
+    loaded.multiply_add.argtypes, loaded.multiply_add.restype = [ctypes.c_long], ctypes.c_float
+    loaded.write.argtypes, loaded.write.restype = [ctypes.c_void_p, ctypes.c_long], None
+    return loaded
+
+
+def on_all_cores_s(work: Callable[[int], Any]) -> float:
+    """Seconds of `work(core)` on every core at once."""
+
+    def once() -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(work, range(THREADS)))
+
+    return best_s(once)
 
 
 def flops_per_s() -> float:
     """What the cores do with nothing but multiply-adds in registers."""
-    chains, n = 12, 5_000_000
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "peak.cpp"), Path(folder, "peak.so")
-        source.write_text(_MULTIPLY_ADD)
-        compiler = compile.find_compiler()
-        assert compiler is not None, "this benchmark needs a C++ compiler"
-        flags = [*compile.FLAGS, *compile.TARGETS[0], f"-DCHAINS={chains}"]
-        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
-        work = ctypes.CDLL(str(library)).work
-        work.argtypes, work.restype = [ctypes.c_long], ctypes.c_float
-
-        def on_all_cores() -> None:
-            with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(work, [n] * THREADS))
-
-        return THREADS * n * chains * 16 * 2 / best_s(on_all_cores)
+    n = 5_000_000
+    return THREADS * n * _CHAINS * 16 * 2 / on_all_cores_s(lambda _: limits().multiply_add(n))
 
 
 def write_bytes_per_s() -> float:
-    """Filling memory that was touched before."""
-    block = torch.zeros(200_000_000)
-    return block.numel() * 4 / best_s(lambda: block.fill_(1.0))
+    """Filling memory that was touched before and lies in huge pages, past the cache, as the kernels do."""
+    share = 100_000_000 // 16 * 16
+    block = POOL.empty(THREADS * share).zero_()
+    return block.numel() * 4 / on_all_cores_s(lambda core: limits().write(block.data_ptr() + 4 * share * core, share))
 
 
 def read_bytes_per_s() -> float:
-    """Summing memory."""
-    block = torch.zeros(200_000_000)
+    """Summing memory that lies in huge pages."""
+    block = POOL.empty(200_000_000).zero_()
     return block.numel() * 4 / best_s(block.sum)
 
 
