@@ -22,14 +22,17 @@ import argparse
 import ctypes
 import functools
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -38,6 +41,7 @@ from benchmarks import _raster_peers as peers
 from benchmarks._processes import in_child, peak_growth_bytes
 from benchmarks._splats import room, view
 from benchmarks.common import Row, cost_row, interleaved_seconds, plain_row, report
+from benchmarks.sparse_unet import KEEP_FREED_MEMORY
 from liftgs.losses.grounding import mask_losses
 from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.render import Gaussians, compile, render
@@ -50,49 +54,51 @@ HEADS, TARGETS = 9, 8  # the paper's decoder, and its most instances of a view
 Call = Callable[[], Any]
 
 
-def measure(opensplat: Path | None, torch_splatting: Path | None, repeats: int) -> Iterator[Row]:
-    """Times per channel count, the training view, then memory."""
+@dataclass(frozen=True)
+class Checkouts:
+    """Where the peers lie that are not part of this repository."""
+
+    opensplat: Path | None
+    torch_splatting: Path | None
+
+
+def measure(checkouts: Checkouts, repeats: int) -> Iterator[Row]:
+    """Times per channel count, the training view, then memory; in processes with the allocator of training jobs."""
     torch.set_num_threads(THREADS)
     flops, written, read = flops_per_s(), write_bytes_per_s(), read_bytes_per_s()
     yield plain_row("arithmetic, fused multiply-adds", flops / 1e9, "GFLOP/s")
     yield plain_row("memory, written past the cache", written / 1e9, "GB/s")
     yield plain_row("memory, read", read / 1e9, "GB/s")
-    scene, camera = room(), view()
-    found = peers.pairs(scene, camera)
-    yield plain_row("weights over zero per pixel", len(found.weights) / camera.width / camera.height, "")
-    rasterisers: dict[str, peers.Peer] = {}
-    if opensplat is not None:
-        rasterisers["OpenSplat"] = peers.opensplat(opensplat, any_channels=True)
-        rasterisers["OpenSplat as is"] = peers.opensplat(opensplat, any_channels=False)
-    if torch_splatting is not None:
-        rasterisers["torch-splatting"] = peers.torch_splatting(torch_splatting)
-    if gsplat := peers.gsplat_torch(found):
-        rasterisers["gsplat torch"] = gsplat
-    for count in CHANNELS:
-        image_bytes = camera.width * camera.height * count * 4
-        products = 2 * len(found.weights) * count
-        bounds = {
-            "forward": max(products / flops, image_bytes / written),
-            "all": max(3 * products / flops, image_bytes / written + image_bytes / read),
-        }
-        for what, bound in bounds.items():
-            yield from compare(rasterisers, found, count, what, bound, repeats)
-    yield training_view(repeats)
+    camera = view()
+    weights = len(peers.pairs(room(), camera).weights)
+    yield plain_row("weights over zero per pixel", weights / camera.width / camera.height, "")
+    with mock.patch.dict(os.environ, KEEP_FREED_MEMORY | {"OMP_NUM_THREADS": str(THREADS)}):
+        for count in CHANNELS:
+            image_bytes = camera.width * camera.height * count * 4
+            products = 2 * weights * count
+            bounds = {
+                "forward": max(products / flops, image_bytes / written),
+                "all": max(3 * products / flops, image_bytes / written + image_bytes / read),
+            }
+            for what, bound in bounds.items():
+                yield from in_child(compare, checkouts, count, what, bound, repeats)
+        yield in_child(training_view, repeats)
     for count in (CHANNELS[0], CHANNELS[-1]):
         yield plain_row(f"memory above inputs, {count} channels, all", in_child(peak_bytes, count) / 1e9, "GB")
 
 
-def compare(
-    rasterisers: dict[str, peers.Peer], found: peers.Pairs, count: int, what: str, bound_s: float, repeats: int
-) -> Iterator[Row]:
-    """One row per peer that can; a row without a peer if none can."""
+def compare(checkouts: Checkouts, count: int, what: str, bound_s: float, repeats: int) -> list[Row]:
+    """One row per peer that can, among them torch.sparse, which is given the weights."""
+    torch.set_num_threads(THREADS)
     scene, camera = room(), view()
+    found = peers.pairs(scene, camera)
     channels = torch.randn(len(scene), count, generator=torch.Generator().manual_seed(0))
     v_image = torch.randn(camera.height, camera.width, count, generator=torch.Generator().manual_seed(1))
     calls = {"ours": call(ours, scene, channels, v_image, what)}
     expected = ours(scene, camera, channels)
-    for name, peer in rasterisers.items():
+    for name, make in rasterisers(checkouts, found).items():
         if feasible(name, count, what):
+            peer = make()
             check(name, peer(scene, camera, channels), expected)
             calls[name] = call(peer, scene, channels, v_image, what)
     sparse = peers.SparseWeights(found, len(scene), camera)
@@ -103,10 +109,24 @@ def compare(
         calls["torch.sparse, weights given"] = lambda: sparse.all(channels, flat)
     del expected
     seconds = dict(zip(calls, interleaved_seconds(repeats, *calls.values(), warm=True), strict=True))
-    for name in list(seconds)[1:]:
-        yield cost_row(
-            f"{count} channels, {what}", seconds["ours"] * 1e3, seconds[name] * 1e3, name, "ms", bound_s * 1e3
-        )
+    ours_ms = seconds.pop("ours") * 1e3
+    return [
+        cost_row(f"{count} channels, {what}", ours_ms, peer_s * 1e3, name, "ms", bound_s * 1e3)
+        for name, peer_s in seconds.items()
+    ]
+
+
+def rasterisers(checkouts: Checkouts, found: peers.Pairs) -> dict[str, Callable[[], peers.Peer]]:
+    """How to build each peer that is here."""
+    makers: dict[str, Callable[[], peers.Peer]] = {}
+    if (opensplat := checkouts.opensplat) is not None:
+        makers["OpenSplat"] = lambda: peers.opensplat(opensplat, any_channels=True)
+        makers["OpenSplat as is"] = lambda: peers.opensplat(opensplat, any_channels=False)
+    if (torch_splatting := checkouts.torch_splatting) is not None:
+        makers["torch-splatting"] = lambda: peers.torch_splatting(torch_splatting)
+    if gsplat := peers.gsplat_torch(found):
+        makers["gsplat torch"] = lambda: gsplat
+    return makers
 
 
 def ours(scene: Gaussians, camera: Any, channels: Tensor) -> Tensor:
@@ -148,6 +168,7 @@ def check(name: str, image: Tensor, expected: Tensor) -> None:
 
 def training_view(repeats: int) -> Row:
     """A view of a pretraining step against the rasteriser with all channels written out."""
+    torch.set_num_threads(THREADS)
     scene, camera = room(), view()
     leaves = [
         t.clone().requires_grad_() for t in (scene.means, scene.covars, scene.opacities, torch.randn(50_000, 105))
@@ -270,7 +291,7 @@ def main() -> None:
         if there is None:
             print(f"not measured, for want of it: {name}", file=sys.stderr)
     report(
-        measure(arguments.opensplat, arguments.torch_splatting, arguments.repeats),
+        measure(Checkouts(arguments.opensplat, arguments.torch_splatting), arguments.repeats),
         parser.description or "",
         arguments.json,
     )

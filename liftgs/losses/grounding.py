@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from liftgs.losses import fused
+
 
 @dataclass(frozen=True)
 class GroundingConfig:
@@ -62,19 +64,12 @@ BAND = 1 << 18
 
 
 class _BceAndDice(torch.autograd.Function):
-    """Both losses from one sigmoid, their gradients by formula, band by band of pixels: memory is read twice and the
-    gradient written once, where autograd would keep and reread several copies."""
+    """Both losses from one sigmoid, their gradients by formula: memory is read twice and the gradient written once,
+    where autograd would keep and reread several copies. Rendered masks go through our kernels, others band by band."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        entropy, overlap, mass = logits.new_zeros(3, *logits.shape[:-1])
-        for band in bands(logits):
-            x, truth = logits[..., band], masks[:, band]
-            probs = x.sigmoid()
-            # softplus(x) = max(x, 0) - log max(p, 1 - p): PyTorch's own takes four times as long on CPUs
-            entropy += (x.relu() - torch.maximum(probs, 1 - probs).log_() - x * truth).sum(-1)
-            overlap += (probs * truth).sum(-1)
-            mass += probs.sum(-1)
+        entropy, overlap, mass = (fused.sums if fused.readable(logits, masks) else _sums)(logits, masks)
         size = mass + masks.sum(-1) + 1
         ctx.save_for_backward(logits, masks, overlap, size)
         return entropy / logits.shape[-1], 1 - (2 * overlap + 1) / size
@@ -82,16 +77,35 @@ class _BceAndDice(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_entropy: Tensor, of_dice: Tensor) -> tuple[Tensor, None]:
         logits, masks, overlap, size = ctx.saved_tensors
-        everywhere = ((2 * overlap + 1) / size**2 * of_dice)[..., None]
-        inside = (2 / size * of_dice)[..., None]
-        share = (of_entropy / logits.shape[-1])[..., None]
-        slope = torch.empty_like(logits)
-        for band in bands(logits):
-            truth = masks[:, band]
-            probs = logits[..., band].sigmoid()
-            of_probs = torch.addcmul(everywhere, inside, truth, value=-1)
-            slope[..., band] = (probs - probs * probs).mul_(of_probs).add_((probs - truth).mul_(share))
-        return slope, None
+        everywhere, inside = (2 * overlap + 1) / size**2 * of_dice, 2 / size * of_dice
+        slopes = fused.slopes if fused.readable(logits, masks) else _slopes
+        return slopes(logits, masks, everywhere, inside, of_entropy / logits.shape[-1]), None
+
+
+def _sums(logits: Tensor, masks: Tensor) -> Tensor:
+    """As `fused.sums`, anywhere."""
+    sums = logits.new_zeros(3, *logits.shape[:-1])
+    entropy, overlap, mass = sums
+    for band in bands(logits):
+        x, truth = logits[..., band], masks[:, band]
+        probs = x.sigmoid()
+        # softplus(x) = max(x, 0) - log max(p, 1 - p): PyTorch's own takes four times as long on CPUs
+        entropy += (x.relu() - torch.maximum(probs, 1 - probs).log_() - x * truth).sum(-1)
+        overlap += (probs * truth).sum(-1)
+        mass += probs.sum(-1)
+    return sums
+
+
+def _slopes(logits: Tensor, masks: Tensor, everywhere: Tensor, inside: Tensor, share: Tensor) -> Tensor:
+    """As `fused.slopes`, anywhere."""
+    everywhere, inside, share = everywhere[..., None], inside[..., None], share[..., None]
+    slope = torch.empty_like(logits)
+    for band in bands(logits):
+        truth = masks[:, band]
+        probs = logits[..., band].sigmoid()
+        of_probs = torch.addcmul(everywhere, inside, truth, value=-1)
+        slope[..., band] = (probs - probs * probs).mul_(of_probs).add_((probs - truth).mul_(share))
+    return slope
 
 
 def bands(logits: Tensor) -> list[slice]:

@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -44,6 +45,17 @@ def load() -> ctypes.CDLL:
     if not library.exists():
         _build(compiler, library)
     return _declare(ctypes.CDLL(str(library)))
+
+
+@functools.cache
+def available() -> bool:
+    """Whether `load` works here. Warns, once, if not."""
+    try:
+        load()
+    except NoKernels as error:
+        warnings.warn(f"rendering in plain torch, 10 to 100 times slower, for want of kernels: {error}", stacklevel=3)
+        return False
+    return True
 
 
 def find_compiler() -> str | None:
@@ -114,6 +126,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
             None,
             [*[pointer] * 3, long, integer, pointer, long, long, pointer, long, pointer, pointer, integer],
         ),
+        "liftgs_mask_sums": (None, [pointer, long, integer, integer, pointer, long, pointer, integer]),
+        "liftgs_mask_slopes": (None, [pointer, long, integer, integer, pointer, long, *[pointer] * 4, integer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

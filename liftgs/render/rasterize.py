@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,7 +28,7 @@ def rasterize(gaussians: Gaussians, camera: Pinhole) -> Rasterization:
     """
     if gaussians.means.is_cuda:
         return CudaRasterization(gaussians, camera)
-    if _can_compile():
+    if compile.available():
         return NativeRasterization(gaussians, camera)
     return PlainRasterization(gaussians, camera)
 
@@ -46,13 +43,3 @@ def render(
     """
     rasterization = rasterize(gaussians, camera)
     return rasterization.composite(channels), rasterization.alpha
-
-
-@functools.cache
-def _can_compile() -> bool:
-    try:
-        compile.load()
-    except compile.NoKernels as error:
-        warnings.warn(f"rendering in plain torch, 10 to 100 times slower, for want of kernels: {error}", stacklevel=3)
-        return False
-    return True

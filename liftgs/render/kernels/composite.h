@@ -11,8 +11,6 @@ struct Rows {
   T* operator[](long row) const { return data + row * stride; }
 };
 
-inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
-
 // Asks memory for a row that is needed soon. Rows are too short and too scattered for the processor to guess.
 inline void prefetch(const float* row, int channels) {
   for (int c = 0; c < channels; c += 16) __builtin_prefetch(row + c);

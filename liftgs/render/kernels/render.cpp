@@ -1,5 +1,6 @@
 // The C interface: plain pointers to contiguous float32, row-major.
 #include "composite.h"
+#include "masks.h"
 #include "weights.h"
 
 extern "C" {
@@ -127,5 +128,17 @@ void liftgs_composite_backward(const Plan* plan, const float* weights, const flo
           for (long i = from; i < to; ++i) v_weights[i] += span_weights[(span - 1) * floats + i];
       }
     });
+}
+
+// logits [pixels, heads * k], rows `stride` apart, truth [k, pixels] -> sums [3, heads * k].
+void liftgs_mask_sums(const float* logits, long stride, int heads, int k, const float* truth, long pixels, double* sums,
+                      int threads) {
+  mask_sums({logits, stride, heads, k, truth, pixels}, sums, threads);
+}
+
+// ... and three numbers per column -> slopes [pixels, heads * k].
+void liftgs_mask_slopes(const float* logits, long stride, int heads, int k, const float* truth, long pixels,
+                        const float* everywhere, const float* inside, const float* share, float* slopes, int threads) {
+  mask_slopes({logits, stride, heads, k, truth, pixels}, everywhere, inside, share, slopes, threads);
 }
 }

@@ -6,7 +6,6 @@
 #endif
 
 typedef float f8 __attribute__((vector_size(32)));  // the pixels of one block
-typedef int i8 __attribute__((vector_size(32)));
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 8;  // 32 registers: 8 x 3 accumulators
@@ -50,6 +49,8 @@ inline void stream_end() {
 #endif
 }
 
+inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
+
 inline float sum(f8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
 // Whether any lane of a vector without negative numbers is over zero.
@@ -85,16 +86,18 @@ inline f8 sums(const vec (&v)[8]) {
 }
 
 // e^x to 2e-7 relative, for -87 < x < 88.
-inline f8 exponential(f8 x) {
+template <class V>
+inline V exponential(V x) {
+  using Ints = decltype(x < x);
   const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits
-  f8 shifted = x * 1.44269504f + shifter;
-  f8 n = shifted - shifter;
-  f8 r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two parts
-  f8 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  V shifted = x * 1.44269504f + shifter;
+  V n = shifted - shifter;
+  V r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two parts
+  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  f8 e = p * r * r + r + 1.0f;
-  return (f8)((i8)e + ((i8)shifted << 23));
+  V e = p * r * r + r + 1.0f;
+  return (V)((Ints)e + ((Ints)shifted << 23));
 }

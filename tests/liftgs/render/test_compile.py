@@ -27,12 +27,11 @@ needs_compiler = pytest.mark.skipif(compile.find_compiler() is None, reason="no 
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """Nothing is loaded yet, and nothing of this test stays loaded."""
-    module = sys.modules["liftgs.render.rasterize"]
     compile.load.cache_clear()
-    module._can_compile.cache_clear()
+    compile.available.cache_clear()
     yield
     compile.load.cache_clear()
-    module._can_compile.cache_clear()
+    compile.available.cache_clear()
 
 
 @needs_compiler
