@@ -76,6 +76,8 @@ def _steps(results: SweepResults) -> str:
             of_them = f", {replay:.0%} of them on what it was pretrained on," if replay else ","
             stopped = f"{done} of {len(cells)} runs stopped at their plateau"
             said.append(f"{arm_name(mix, control)}: {span} steps{of_them} {stopped}")
+    if results.replay:
+        said.append("the paper finetunes on labels alone: to go on with pretraining meanwhile is ours")
     return "; ".join(said) + "."
 
 

@@ -130,6 +130,9 @@ def test_the_page_says_which_arms_went_on_with_pretraining() -> None:
         r"A: [\d, to]+ steps, 50% of them on what it was pretrained on, \d+ of \d+ runs stopped", page.text
     )
     assert re.search(r"B: [\d, to]+ steps, \d+ of \d+ runs stopped", page.text)
+    beyond = "the paper finetunes on labels alone"
+    assert beyond in page.text
+    assert beyond not in page_of(made_sweep({"A": 2.0})).text
 
 
 def test_the_page_is_whole_and_stands_alone() -> None:
