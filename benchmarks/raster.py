@@ -6,7 +6,7 @@ this repository come from checkouts: `--opensplat PATH` (pierotofy/OpenSplat, AG
 made a loop, and `--torch-splatting PATH` (hbb1/torch-splatting). gsplat's torch path runs where gsplat is installed, up
 to 32 channels: it gathers a row of channels for each of 4 million pairs. Images of peers are compared with ours before
 the clock runs. Every timed call follows one of the same, as in a loop: a core that slept while a peer ran on one
-thread is slow to come back. Ours has as many threads as there are cores, OpenSplat one, torch what it likes.
+thread is slow to come back. Ours and torch have a thread per core, OpenSplat one in all.
 
 The bound is what the arithmetic (2 flops per weight and channel, and as many for either gradient) or the memory traffic
 (the image written once, its gradient read once) takes at rates measured in the same run, whichever is more.
