@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from liftgs.losses import fused, grounding
 from liftgs.render import Gaussians, Pinhole, compile, rasterize
 from liftgs.render.dense import render_dense
 from liftgs.render.native import NativeRasterization
@@ -108,6 +109,11 @@ def test_other_instruction_sets_agree(
 
     expected = splats.values_and_gradients(render_dense, scene, view, channels, torch.float64)
     splats.assert_agree(splats.values_and_gradients(render, scene, view, channels, torch.float32), expected)
+    logits, masks = 4 * torch.randn(700, 27).T.unflatten(0, (9, 3)), (torch.rand(3, 700) < 0.3).float()
+    exact, columns = (logits.double(), masks.double()), torch.randn(3, 9, 3)
+    sums, slopes = fused.sums(logits, masks).double(), fused.slopes(logits, masks, *columns).double()
+    torch.testing.assert_close(sums, grounding._sums(*exact), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(slopes, grounding._slopes(*exact, *columns.double()), rtol=1e-5, atol=1e-6)
 
 
 def _cpu_has(flag: str) -> bool:
