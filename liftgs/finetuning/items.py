@@ -183,15 +183,16 @@ def _augment(config: LabelledItemConfig) -> AugmentConfig:
 
 
 def majority(instances: Int[Tensor, " p"], of_point: Int[Tensor, " p"], voxels: int) -> Int[Tensor, " n"]:
-    """The instance of most points of each voxel; of equals the lowest id."""
-    pairs, counts = torch.unique(torch.stack((of_point, instances)), dim=1, return_counts=True)
+    """The instance of most points of each voxel, of ids from 0; of equals the lowest."""
+    span = int(instances.max()) + 1 if len(instances) else 1
+    pairs, counts = torch.unique(of_point * span + instances, return_counts=True)  # by voxel, then by id
     order = torch.argsort(counts, stable=True, descending=True)  # ids ascend within equal counts
-    order = order[torch.argsort(pairs[0, order], stable=True)]
-    voxel = pairs[0, order]
+    order = order[torch.argsort(pairs[order] // span, stable=True)]
+    voxel = pairs[order] // span
     first = torch.ones(len(voxel), dtype=torch.bool)
     first[1:] = voxel[1:] != voxel[:-1]
     result = torch.zeros(voxels, dtype=torch.long)
-    result[voxel[first]] = pairs[1, order[first]]
+    result[voxel[first]] = pairs[order[first]] % span
     return result
 
 
