@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from liftgs.losses import fused
 from liftgs.losses.grounding import bands
 from liftgs.render import NotFinite
 
@@ -76,19 +77,31 @@ def pairwise_cost(
 
     The cross-entropy of a pair is sum(softplus(x)) - sum(x over the mask): all pairs cost one product.
     """
-    entropy, mass = mask_logits.new_zeros(2, len(mask_logits))
-    overlap = mask_logits.new_zeros(len(mask_logits), len(masks))
-    for band in bands(mask_logits):
-        x, truth = mask_logits[:, band], masks[:, band]
-        probs = x.sigmoid()
-        # softplus(x) as in the mask loss, max(p, 1 - p) being |p - 1/2| + 1/2
-        entropy += x.clamp(min=0).sum(1) - _log_product((probs - 0.5).abs_().add_(0.5))
-        mass += probs.sum(1)
-        overlap += probs @ truth.T
+    entropy, mass, overlap = _over_pixels(mask_logits, masks)
     cross_entropy = (entropy[:, None] - mask_logits @ masks.T) / masks.shape[1]
     dice = 1 - (2 * overlap + 1) / (mass[:, None] + masks.sum(1) + 1)
     token = -token_logits.softmax(-1)[:, :-1] @ positives.T
     return config.token * token + config.mask * cross_entropy + config.dice * dice
+
+
+def _over_pixels(
+    mask_logits: Float[Tensor, "m p"], masks: Float[Tensor, "k p"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, "m k"]]:
+    """Sums over the pixels: of softplus(x), of the probability, and of it on every mask."""
+    nowhere = masks.new_zeros(1, masks.shape[1])
+    if fused.readable(mask_logits[:, None], nowhere):
+        entropy, _, mass = fused.sums(mask_logits[:, None], nowhere).squeeze(-1)
+        return entropy, mass, mask_logits.sigmoid() @ masks.T
+    entropy, mass = mask_logits.new_zeros(2, len(mask_logits))
+    overlap = mask_logits.new_zeros(len(mask_logits), len(masks))
+    for band in bands(mask_logits):
+        x = mask_logits[:, band]
+        probs = x.sigmoid()
+        # softplus(x) as in the mask loss, max(p, 1 - p) being |p - 1/2| + 1/2
+        entropy += x.clamp(min=0).sum(1) - _log_product((probs - 0.5).abs_().add_(0.5))
+        mass += probs.sum(1)
+        overlap += probs @ masks[:, band].T
+    return entropy, mass, overlap
 
 
 def _log_product(x: Float[Tensor, "m p"]) -> Float[Tensor, " m"]:

@@ -175,8 +175,8 @@ class LiftGS(nn.Module):
         return [[output.of_set(number, len(one)) for output in outputs] for number, one in enumerate(sets)]
 
     def mask_logits(self, scene: EncodedScene, mask_embeds: Float[Tensor, "*b m e"]) -> Float[Tensor, "*b m n"]:
-        """M over the voxels of a scene."""
-        return mask_embeds @ scene.tokens.mask_features.T
+        """M over the voxels of a scene. In memory voxel by voxel, as renderers take channels and losses read masks."""
+        return (scene.tokens.mask_features @ mask_embeds.flatten(0, -2).T).T.unflatten(0, mask_embeds.shape[:-1])
 
     def project_embeds(self, embeds: Float[Tensor, "*s f"]) -> Float[Tensor, "*s g"]:
         """CLIP embeddings -> unit rows comparable with `EncodedScene.features`."""
@@ -200,7 +200,8 @@ class LiftGS(nn.Module):
     def answer(self, scene: EncodedScene, queries: Float[Tensor, "t f"]) -> Prediction:
         """As `predict`, for a cloud that is encoded already, and over its voxels: points may be far more."""
         last = self.decode(scene, queries.to(self.device)[None])[-1]
-        return Prediction(self.mask_logits(scene, last.mask_embeds[0]), last.token_logits[0].softmax(-1)[:, :-1])
+        masks = self.mask_logits(scene, last.mask_embeds[0]).contiguous()
+        return Prediction(masks, last.token_logits[0].softmax(-1)[:, :-1])
 
     def voxelise(self, cloud: PointCloud) -> Voxels:
         """A cloud in the network's voxels."""

@@ -129,10 +129,9 @@ class Objective:
             raster = rasterize(scene.gaussians, small)
         features, alpha = raster.composite(scene.tokens.mask_features).flatten(0, 1), raster.alpha.flatten()
         masks = view.masks(small.height, small.width).flatten(1)
-        background = (1 - alpha) * self.config.background_logit
-        logits = (torch.cat([answer.mask_embeds[0] for answer in answers]) @ features.T + background).chunk(
-            len(answers)
-        )
+        background = (1 - alpha[:, None]) * self.config.background_logit
+        embeds = torch.cat([answer.mask_embeds[0] for answer in answers])
+        logits = (features @ embeds.T + background).T.chunk(len(answers))  # in memory pixel by pixel
         proposals = [
             match(of_head, answer.token_logits[0], masks, view.positives, self.config.matching)
             for of_head, answer in zip(logits, answers, strict=True)

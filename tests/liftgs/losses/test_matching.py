@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
 import pytest
@@ -37,18 +38,34 @@ def naive_cost(logits: Tensor, tokens: Tensor, masks: Tensor, positives: Tensor,
     return cost
 
 
+def pixel_by_pixel(logits: Tensor) -> Tensor:
+    """The same, in memory as rendered images are: what the kernels read, where there is a compiler."""
+    return logits.T.contiguous().T
+
+
+def mask_by_mask(logits: Tensor) -> Tensor:
+    """The same, in memory so that the kernels cannot read it."""
+    return torch.cat((logits, logits), 1)[:, : logits.shape[1]]
+
+
+memory = pytest.mark.parametrize("lay_out", [pixel_by_pixel, mask_by_mask])
+
+
+@memory
 @pytest.mark.parametrize("seed", range(3))
-def test_the_cost_is_the_sum_of_its_three_formulas(seed: int) -> None:
+def test_the_cost_is_the_sum_of_its_three_formulas(seed: int, lay_out: Callable[[Tensor], Tensor]) -> None:
     config = MatchingConfig(token=1.5, mask=0.7, dice=3.0)
-    args = problem(seed)
-    torch.testing.assert_close(pairwise_cost(*args, config).double(), naive_cost(*args, config), rtol=1e-4, atol=1e-4)
+    logits, *args = problem(seed)
+    expected = naive_cost(logits, *args, config)
+    torch.testing.assert_close(pairwise_cost(lay_out(logits), *args, config).double(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_softplus_is_exact_enough_everywhere() -> None:
+@memory
+def test_softplus_is_exact_enough_everywhere(lay_out: Callable[[Tensor], Tensor]) -> None:
     x = torch.cat((torch.linspace(-30, 30, 2001), torch.tensor([-1e4, 1e4, 0.0])))
     expected = functional.softplus(x.double())
     alone = MatchingConfig(token=0, mask=1, dice=0)  # of one pixel outside of the mask, the cost is the softplus
-    cost = pairwise_cost(x[:, None], torch.zeros(len(x), 2), torch.zeros(1, 1), torch.ones(1, 1), alone)
+    cost = pairwise_cost(lay_out(x[:, None]), torch.zeros(len(x), 2), torch.zeros(1, 1), torch.ones(1, 1), alone)
     torch.testing.assert_close(cost[:, 0].double(), expected, rtol=1e-6, atol=2e-7)
 
 
