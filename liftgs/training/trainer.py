@@ -12,12 +12,12 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from liftgs.model.liftgs import LiftGS
 from liftgs.model.norm import batch_norms, uncounted
 from liftgs.model.voxels import voxelise
 from liftgs.render import NotFinite
-from liftgs.training.schedule import Cooldown
 from liftgs.training.world import ALONE, World, tree_sum
 
 
@@ -66,10 +66,12 @@ class OptimConfig:
         lr: peak learning rate of AdamW; 1e-4 in the paper.
         weight_decay: 1e-4 in the paper; not on norms, biases and embeddings.
         warmup_steps: linear rise; 1000 in UniVLG, the paper does not say.
-        schedule: what follows the warm-up. "cosine": `lr` falls to `final_lr` over all steps. "plateau": it stays until
-            validation has stopped rising, then falls linearly to 0, and training ends.
+        schedule: what follows the warm-up. "cosine": `lr` falls to `final_lr` over all steps. "plateau": it stays, and
+            training ends when validation has stopped rising; best with `average`, since no falling rate calms the
+            weights.
         final_lr: share of `lr` at the end of the cosine.
-        cooldown: steps in which `lr` falls to 0 after a plateau, as a share of those before.
+        average: what is validated and kept are the weights' exponential moving average over about so many steps, fewer
+            at the beginning; 0 = the newest weights.
         clip: largest gradient norm; between UniVLG's 0.01 and the common 1.0, the paper does not say.
         precision: of the network's matrix products: "bf16" by autocast on CUDA, "fp32" otherwise; "auto" picks by
             device. Rendering, matching and losses are always float32.
@@ -83,7 +85,7 @@ class OptimConfig:
     warmup_steps: int = 1000
     schedule: Literal["cosine", "plateau"] = "cosine"
     final_lr: float = 0.01
-    cooldown: float = 0.25
+    average: int = 0
     clip: float = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     max_skipped: float = 0.2
@@ -91,31 +93,22 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or not self.lr > 0 or not self.clip > 0:
             raise ValueError("steps and batch_size must be at least 1, lr and clip above 0")
-        if not 0 < self.cooldown <= 1:
-            raise ValueError(f"cooldown must be above 0 and at most 1, not {self.cooldown:g}")
+        if self.average < 0:
+            raise ValueError(f"average must be a number of steps, or 0, not {self.average}")
 
-    @property
-    def cooling(self) -> Cooldown | None:
-        """How the rate leaves its plateau; None if there is none."""
-        return Cooldown(self.steps, self.cooldown, self._warm) if self.schedule == "plateau" else None
-
-    def lr_at(self, step: int, cool_from: int | None = None) -> float:
-        """Learning rate of the update number `step`, from 0: warm-up, then what `schedule` says.
-
-        Args:
-            step: updates before it.
-            cool_from: those before the cool-down, if validation made it begin.
-        """
-        warm, cooling = self._warm, self.cooling
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the update number `step`, from 0: warm-up, then what `schedule` says."""
+        warm = self.warm
         if step < warm:
             return self.lr * (step + 1) / warm
-        if cooling is not None:
-            return self.lr * cooling.factor(step, cool_from)
+        if self.schedule == "plateau":
+            return self.lr
         along = (step - warm) / max(1, self.steps - warm)
         return self.lr * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
 
     @property
-    def _warm(self) -> int:
+    def warm(self) -> int:
+        """Steps of the warm-up."""
         return min(self.warmup_steps, self.steps // 2)
 
 
@@ -156,8 +149,8 @@ class Trainer:
     to rounding.
 
     Attributes:
-        cool_from: step at which the cool-down began, if validation made it; see `OptimConfig.lr_at`. Whoever validates
-            sets it before each step.
+        network: what learns.
+        model: what it has come to, to be validated, shown and kept: the same, or its average (`OptimConfig.average`).
     """
 
     def __init__(
@@ -168,16 +161,17 @@ class Trainer:
         device: torch.device | str = "cpu",
         world: World = ALONE,
     ):
-        self.model = model.to(device).train()
+        self.network = model.to(device).train()
+        self._average = _averaged(self.network, optim.average) if optim.average else None
+        self.model = self._average.module if self._average else self.network
         self.objective = objective
         self.optim = optim
         self.device = torch.device(device)
         self.world = world
-        for norm in batch_norms(self.model):
+        for norm in batch_norms(self.network):
             norm.sum_over_workers = world.sum if world.size > 1 else None
-        self.optimizer = torch.optim.AdamW(_groups(self.model, optim.weight_decay), lr=optim.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(_groups(self.network, optim.weight_decay), lr=optim.lr, fused=True)
         self.steps_done = 0
-        self.cool_from: int | None = None
         self.skipped: list[int] = []  # numbers of the steps that were skipped
 
     def step(self, items: Sequence[Item | None]) -> dict[str, float]:
@@ -198,19 +192,21 @@ class Trainer:
         places = sum(map(len, self.world.places(self.optim.batch_size)))
         if len(items) != places:
             raise ValueError(f"{len(items)} items for this worker's {places} of {self.optim.batch_size} places")
-        lr = self.optim.lr_at(self.steps_done, self.cool_from)
+        lr = self.optim.lr_at(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        statistics = [buffer.clone() for buffer in self.model.buffers()]
+        statistics = [buffer.clone() for buffer in self.network.buffers()]
         parts = self._differentiate_all(items)
         counted, total, terms = self._of_all_workers(parts)
         norm = self._set_gradients(parts, counted) if math.isfinite(total) else math.nan
         differentiated = time.perf_counter()
         if math.isfinite(norm):
             self.optimizer.step()
+            if self._average:
+                self._average.update_parameters(self.network)
         else:
             self.skipped.append(self.steps_done)
-            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+            for buffer, before in zip(self.network.buffers(), statistics, strict=True):
                 buffer.copy_(before)
         self.steps_done += 1
         mine = [part for part in parts if part is not None]
@@ -232,7 +228,7 @@ class Trainer:
         """A part per place. On a CPU items are worked on side by side, a thread each: most of what a step does is too
         small to be shared out."""
         usable = [item for item in items if item is not None]
-        if batch_norms(self.model):
+        if batch_norms(self.network):
             return [self._differentiate_together(usable), *[None] * (len(items) - 1)]
         threads = torch.get_num_threads()
         side_by_side = min(len(usable), threads)
@@ -243,7 +239,7 @@ class Trainer:
 
     @property
     def _draws_random_numbers(self) -> bool:
-        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.network.modules())
 
     def _differentiate(self, item: Item) -> _Part:
         """Of one item, which does not depend on the others."""
@@ -261,7 +257,7 @@ class Trainer:
         start = time.perf_counter()
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                losses = self.objective(self.model, [item.to(self.device) for item in items])
+                losses = self.objective(self.network, [item.to(self.device) for item in items])
         except NotFinite:
             losses = Losses(torch.tensor(math.nan), {})
         return _Forward(losses, sum(map(len, items)), time.perf_counter() - start)
@@ -269,15 +265,15 @@ class Trainer:
     def _forward_for_others(self) -> _Forward:
         """Takes part in the others' statistics, as a worker all of whose samples are bad: a voxel that does not count
         goes the same way through the network."""
-        with uncounted(self.model), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            nowhere = voxelise(torch.zeros(1, 3), torch.zeros(1, 3), self.model.config.voxel_size_m)
-            features = self.model.encode([nowhere.to(self.device)])[0].features
+        with uncounted(self.network), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            nowhere = voxelise(torch.zeros(1, 3), torch.zeros(1, 3), self.network.config.voxel_size_m)
+            features = self.network.encode([nowhere.to(self.device)])[0].features
         return _Forward(Losses(features.sum(), {}), 0, 0.0)
 
     def _backward(self, done: _Forward, wanted: bool) -> _Part:
         """The gradient, or none if it is not wanted."""
         start = time.perf_counter()
-        parameters = list(self.model.parameters())
+        parameters = list(self.network.parameters())
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if wanted:
             gradients = torch.autograd.grad(done.losses.total * done.count, parameters, allow_unused=True)
@@ -298,7 +294,7 @@ class Trainer:
 
     def _set_gradients(self, parts: Sequence[_Part | None], counted: int) -> float:
         """The mean over all that counts, of all workers; returns its norm before clipping."""
-        parameters = list(self.model.parameters())
+        parameters = list(self.network.parameters())
         size = sum(p.numel() + 1 for p in parameters)
         rows = iter([torch.zeros(size, device=self.device) if part is None else part.slopes for part in parts])
         units = [tree_sum([next(rows) for _ in places]) for places in self.world.places(self.optim.batch_size)]
@@ -327,7 +323,9 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only, flat: what `load_state_dict` needs beside the model's weights."""
         state: dict[str, Any] = {"steps_done": self.steps_done, "skipped": list(self.skipped)}
-        for name, parameter in self.model.named_parameters():
+        if self._average:
+            state |= {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{name}.{key}"] = value
         return state
@@ -338,8 +336,13 @@ class Trainer:
         Raises:
             ValueError: the state is of another network.
         """
-        parameters = dict(self.model.named_parameters())
+        parameters = dict(self.network.named_parameters())
         self.steps_done, self.skipped = int(state["steps_done"]), [int(number) for number in state["skipped"]]
+        if self._average:
+            self._average.n_averaged.fill_(self.steps_done - len(self.skipped))
+            prefix = "network."
+            weights = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+            self.network.load_state_dict(weights)
         for entry, value in state.items():
             if not entry.startswith("optimizer."):
                 continue
@@ -349,6 +352,15 @@ class Trainer:
             tensor: Tensor = value
             place = "cpu" if key == "step" and self.device.type == "cpu" else self.device
             self.optimizer.state[parameters[name]][key] = tensor.to(place)
+
+
+def _averaged(network: LiftGS, steps: int) -> AveragedModel:
+    """See `OptimConfig.average`. Unlike the fixed rate of torch, it soon forgets the first weights."""
+
+    def move(average: Any, newest: Any, count: Tensor | int) -> None:
+        torch._foreach_lerp_(average, newest, max(1 / steps, 9 / (10 + int(count))))
+
+    return AveragedModel(network, multi_avg_fn=move)
 
 
 def _in_a_row(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Float[Tensor, " p"]:

@@ -27,7 +27,7 @@ import torch
 
 from liftgs.formats import NewerFormat, check_format
 from liftgs.scene import BadInput
-from liftgs.training.schedule import Check
+from liftgs.training.plateau import Check
 from liftgs_platform import storage
 
 FORMAT = "liftgs-checkpoint/1"
@@ -47,7 +47,7 @@ class Cursor:
         skipped_steps: steps that changed nothing, for a loss or a gradient was not finite, or all samples bad.
         seconds: that the steps took, data awaited and checks included, over all attempts, without what was lost.
         checks: steps after which the training was validated, and its scores.
-        cool_from: step at which a check made the cool-down begin; see `liftgs.training.schedule`.
+        plateau: step whose check ended the training; see `liftgs.training.plateau`.
     """
 
     step: int = 0
@@ -56,7 +56,7 @@ class Cursor:
     skipped_steps: int = 0
     seconds: float = 0.0
     checks: tuple[Check, ...] = ()
-    cool_from: int | None = None
+    plateau: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checks", tuple((int(step), float(score)) for step, score in self.checks))  # of JSON

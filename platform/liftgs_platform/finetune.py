@@ -155,7 +155,8 @@ class Finetuning(SpecifiedTask):
         names = tuple(kind for kind in spec.kinds if kind not in spec.item.structure)
         encode = phrase_encoder(config)
         score = HeldOut(spec.validation, spec.item.task, names, encode, spec.loop.cache_mb * 2**20)
-        return Validation(spec.validation.every, score, spec.validation.patience, spec.optim.cooling)
+        patience = spec.validation.patience if spec.optim.schedule == "plateau" else None
+        return Validation(spec.validation.every, score, patience, spec.optim.warm)
 
     @cached_property
     def _pretraining(self) -> Pretraining:

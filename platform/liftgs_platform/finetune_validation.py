@@ -29,7 +29,7 @@ class ValidationConfig:
         corpora: labelled, each with a uri, of other scenes than those learned from and those it is measured on at last;
             none = no checks.
         every: steps between checks.
-        patience: with optim.schedule=plateau, checks in a row without a better score, after which the rate falls.
+        patience: with optim.schedule=plateau, checks in a row without a better score, after which training ends.
         exam: how answers are counted, as in jobs/evaluate.yaml. The score is the mean of AP25 by names and of Acc@.25
             of expressions; of those alone that `item.task` learns and the corpora hold.
     """

@@ -222,7 +222,7 @@ def result(output: str, end: Cursor) -> dict[str, Any]:
         "steps": end.step,
         "samples": end.samples_consumed,
         "seconds": end.seconds,
-        "plateau": end.cool_from is not None,
+        "plateau": end.plateau is not None,
         "validation": [list(one) for one in end.checks],
         "stopped_at": end.step,
         "last": rows[-1] if rows else {},
@@ -235,9 +235,9 @@ def uris(corpora: Sequence[CorpusSpec]) -> list[str]:
 
 
 def room_for(spec: TrainingSpec) -> preflight.Finding:
-    """Whether the nodes have memory for the workers that start: the network, its gradients and Adam's two moments in
-    float32 (on a CPU), the samples kept, and a gigabyte for the rest."""
-    network = 0 if spec.worker.gpus else 16 * _parameters(spec)
+    """Whether the nodes have memory for the workers that start: the network, its average, its gradients and Adam's two
+    moments in float32 (on a CPU), the samples kept, and a gigabyte for the rest."""
+    network = 0 if spec.worker.gpus else (20 if spec.optim.average else 16) * _parameters(spec)
     needed = spec.worker.least * (1e9 + network + spec.loop.cache_mb * 2**20)
     advice = "set fewer worker.least or less loop.cache_mb, or give the cluster more"
     return preflight.room("memory", needed, preflight.node_bytes("memory"), advice)
@@ -350,7 +350,7 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
         cursor = checkpoints.cursor_of(at) if at else Cursor()
     except BadInput as fault:
         raise JobFailed(str(fault)) from fault
-    step, end = cursor.step, optim.cooling.end(cursor.cool_from) if optim.cooling else optim.steps
+    step, end = cursor.step, optim.steps if cursor.plateau is None else cursor.plateau
     lines = {"output": spec.output, "writing": preflight.writable(spec.output).text}
     try:
         mixture = open_corpora(spec, suits)
@@ -369,12 +369,13 @@ def forecast(spec: TrainingSpec, suits: Check) -> str:
     lines["model"] = f"{spec.model.start or spec.model.config}, {parameters / 1e6:.1f} M parameters"
     training = measured(spec, steps_left=end - step)
     unknown = "unknown until the first steps are done" if step < end else "none, all is done"
-    most = "at most " if optim.cooling else ""
+    most = "at most " if optim.schedule == "plateau" else ""
+    checkpoint_mb = parameters * 4 * (4 if optim.average else 3) / 1e6  # weights, two moments of Adam, the average
     lines |= {
         "steps": f"{most}{optim.steps} of {optim.batch_size} items = {total} items{epochs}",
         "done": f"{step} steps, by {at}" if at else "nothing",
         **(of_training(training, spec.nodes) if training else {"time": unknown}),
-        "storage": f"{parameters * 12 / 1e6:,.0f} MB a checkpoint, of which {spec.loop.keep_last} or more are kept",
+        "storage": f"{checkpoint_mb:,.0f} MB a checkpoint, of which {spec.loop.keep_last} or more are kept",
         "worker": f"{spec.worker.least} to {spec.worker.most} of {spec.worker.cpus} CPUs, {spec.worker.gpus} GPUs",
     }
     return "\n".join(f"{name:<9}{text}" for name, text in lines.items()) + "\ndry run: nothing was done"

@@ -167,7 +167,7 @@ class Context:
 
 def train(task: Task, run: str, config: LoopConfig = LoopConfig(), context: Context = Context()) -> Cursor:
     """Train from the newest checkpoint of a run, or from the start, to the end: after all steps, or, where the task is
-    validated and may end at a plateau, after the cool-down that follows it.
+    validated, at a plateau.
 
     What is learned is a function of the task alone: the samples of a step by their positions, their randomness by their
     keys, torch's own by the step's number. So it does not matter where, or how often, a run was interrupted.
@@ -227,7 +227,6 @@ def _loop(
         faults = [one for of_worker, _, _ in told for one in of_worker]
         news = bad.add(faults, step * task.batch_size)
         seed_torch(task.seed, cursor.step)
-        learner.cool_from = cursor.cool_from
         values = dict(learner.step([one.item for one in batch]))
         skipped = cursor.skipped_steps + int(values.pop("skipped", 0.0))
         cursor = replace(
@@ -285,13 +284,13 @@ class _Books:
         items: int,
     ) -> None:
         """A step is done."""
-        step, end = cursor.step, end_of(self.task, cursor)
-        last = step == end
+        step = cursor.step
+        last = step == end_of(self.task, cursor)
         for fault in faults:
             self.log.event(step - 1, "bad sample", str(fault))
         self.log.step(facts, dict(values) | _scores(cursor), items)
-        if cursor.cool_from == step:
-            self.log.cool_down(step, end)
+        if cursor.plateau == step:
+            self.log.plateau(step)
         if self.shown and self.config.panel_every and (step % self.config.panel_every == 0 or last):
             self.log.picture(self.task.panel(learner, self.shown), step)
         if step % self.config.checkpoint_every == 0 or last:

@@ -134,10 +134,10 @@ class TrainingLog:
         self.rows.append({"step": step, "event": event, "what": what, **more})
         print(f"step {step}: {event}: {what}", flush=True)
 
-    def cool_down(self, step: int, end: int) -> None:
-        """Scores have stopped rising: the rate falls from here on, and training ends at step `end`."""
-        self.total_steps = end
-        self.event(step, "cool-down", f"validation has not improved; the rate falls, training ends at step {end}")
+    def plateau(self, step: int) -> None:
+        """Scores have stopped rising, so training ends here."""
+        self.total_steps = step
+        self.event(step, "plateau", "validation has not improved for as many checks as it may, so training ends")
 
     def picture(self, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """Store a panel as `panels/step-000500.png`, and show it to the sinks."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from liftgs.sample import Sample
-from liftgs.training.schedule import Cooldown
+from liftgs.training.plateau import on_plateau
 from liftgs.training.world import World
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.mixture import Draw, Mixture
@@ -20,12 +20,9 @@ from liftgs_platform.mixture import Draw, Mixture
 class Learner(Protocol):
     """What learns: a model and its optimiser; see `liftgs.training.trainer.Trainer`."""
 
-    #: The step at which the rate begins to fall, if a check made it; set before each step.
-    cool_from: int | None
-
     @property
     def model(self) -> Any:
-        """Has `save(folder)`, which writes config.json and model.safetensors."""
+        """What it has come to. Has `save(folder)`, which writes config.json and model.safetensors."""
 
     def step(self, items: Sequence[Any]) -> dict[str, float]:
         """One update. None stands where a sample could not be used. Returns values to log, and "skipped": 1 where
@@ -46,14 +43,15 @@ class Validation:
         every: steps between checks. The last step is followed by one, too.
         score: how well a learner does: at least 0, finite, higher = better. All workers ask together and get the same
             answer, which does not depend on how many they are; the learner stays as it was.
-        patience: checks in a row without a better score, after which the cool-down begins.
-        cooldown: that of the learner's rate; None = scores are written down and change nothing.
+        patience: checks in a row without a better score, after which training ends; None = scores are written down and
+            change nothing.
+        earliest: scores of steps before it do not count.
     """
 
     every: int
     score: Callable[[Learner, World], float]
-    patience: int = 1
-    cooldown: Cooldown | None = None
+    patience: int | None = None
+    earliest: int = 0
 
 
 class Task(Protocol):
@@ -95,13 +93,12 @@ class Task(Protocol):
 
 
 def end_of(task: Task, cursor: Cursor) -> int:
-    """Steps of the whole training, as far as the checks tell: it ends with a cool-down, if there is one."""
-    cooldown = task.validation.cooldown if task.validation else None
-    return cooldown.end(cursor.cool_from) if cooldown else task.steps
+    """Steps of the whole training, as far as the checks tell."""
+    return task.steps if cursor.plateau is None else cursor.plateau
 
 
 def check(task: Task, learner: Learner, world: World, cursor: Cursor) -> Cursor:
-    """Validate, if this is a step to do so; the cursor knows the score then, and whether the cool-down begins.
+    """Validate, if this is a step to do so; the cursor knows the score then, and whether it ends the training.
 
     Torch's random numbers need no care: they are seeded anew for every step.
     """
@@ -109,6 +106,6 @@ def check(task: Task, learner: Learner, world: World, cursor: Cursor) -> Cursor:
     if validation is None or (step % validation.every and step != end_of(task, cursor)):
         return cursor
     cursor = replace(cursor, checks=(*cursor.checks, (step, validation.score(learner, world))))
-    if validation.cooldown is None or cursor.cool_from is not None:
+    if validation.patience is None or not on_plateau(cursor.checks, validation.patience, validation.earliest):
         return cursor
-    return replace(cursor, cool_from=validation.cooldown.start(cursor.checks, validation.patience))
+    return replace(cursor, plateau=step)

@@ -10,12 +10,10 @@ from typing import Any
 import labelled_corpora
 import pytest
 import tiny_corpora
-from run_log import learned
 
 from liftgs.finetuning.items import LabelledItemConfig
 from liftgs.scene import BadInput
 from liftgs.tasks.proposals import ProposalConfig
-from liftgs.training import schedule
 from liftgs.training.trainer import OptimConfig
 from liftgs.training.world import ALONE, World
 from liftgs_platform import evaluate, finetune, learning, pretrain
@@ -75,9 +73,8 @@ def test_a_finetuning_that_is_checked_learns_the_same(inputs: Path, tmp_path: Pa
     assert learning.result(checked.output, end)["validation"] == [list(one) for one in end.checks]
 
 
-def test_a_finetuning_ends_by_its_own_scores(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the rule has it, on a room, with the rates that follow."""
-    monkeypatch.setattr(schedule, "LEAST_STEPS", 2)
+def test_a_finetuning_ends_by_its_own_scores(inputs: Path, tmp_path: Path) -> None:
+    """As the rule has it, on a room."""
     optim = OptimConfig(steps=8, batch_size=1, lr=1e-3, warmup_steps=1, schedule="plateau")
     room = (CorpusSpec(str(inputs / "held-out"), share=0.3),)
     spec = spec_of(inputs, tmp_path / "run", optim=optim, validation=ValidationConfig(room, 1, 1, EXAM))
@@ -85,11 +82,8 @@ def test_a_finetuning_ends_by_its_own_scores(inputs: Path, tmp_path: Path, monke
     scores = [score for _, score in end.checks]
     assert [step for step, _ in end.checks] == list(range(1, end.step + 1))
     not_better = [step for step in range(2, len(scores) + 1) if scores[step - 1] <= max(scores[: step - 1])]
-    start = not_better[0] if not_better and not_better[0] <= 6 else None
-    assert end.cool_from == start
-    assert end.step == (8 if start is None else min(8, start + 2))
-    rates = [row["lr"] for row in learned(tmp_path / "run") if "lr" in row]
-    assert rates == [optim.lr_at(step, end.cool_from) for step in range(end.step)]
+    assert end.plateau == (not_better[0] if not_better else None)
+    assert end.step == (not_better[0] if not_better else 8)
 
 
 def test_the_score_is_what_the_evaluation_job_finds(inputs: Path, tmp_path: Path) -> None:
@@ -221,7 +215,7 @@ def test_a_forecast_says_that_it_may_end_before(inputs: Path, tmp_path: Path) ->
 def test_help_tells_of_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert launcher.main(["jobs/finetune.yaml", "--help"]) == 0
     told = capsys.readouterr().out
-    for line in ("optim.schedule=cosine   [cosine|plateau]", "optim.cooldown=0.25", "validation.patience=5"):
+    for line in ("optim.schedule=cosine   [cosine|plateau]", "optim.average=0", "validation.patience=5"):
         assert line in told
     assert "validation.corpora=[]" in told
 

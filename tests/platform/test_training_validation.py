@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +14,8 @@ import toy_training
 from run_log import learned
 from test_training_log import scalars
 from torch import multiprocessing
-from toy_training import RATE, Measured, Scripted, Toy
+from toy_training import Measured, Scripted, Toy
 
-from liftgs.training.schedule import LEAST_STEPS, Cooldown
 from liftgs.training.world import ALONE
 from liftgs_platform import checkpoints, learning
 from liftgs_platform.checkpoints import Cursor
@@ -26,9 +24,8 @@ from liftgs_platform.training import LoopConfig, train
 from liftgs_platform.training_task import Validation, check, end_of
 
 LOOP = LoopConfig(checkpoint_every=6, panel_every=0, log_every=2)
-BUDGET, EVERY, PATIENCE = 60, 4, 2
-COOLDOWN = Cooldown(BUDGET, 0.25)
-#: Best at the third check, so two later, at step 20, it is given up: 10 more steps.
+BUDGET, EVERY, PATIENCE = 40, 4, 2
+#: Best at the third check, so two later, at step 20, it is given up.
 RISES_THEN_FALLS = Scripted((0.1, 0.2, 0.5, 0.4, 0.3), EVERY)
 
 
@@ -38,33 +35,24 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusSpec, ...]:
 
 
 def toy(corpora: tuple[CorpusSpec, ...], score: Any, **fields: Any) -> Toy:
-    return Toy(corpora, steps=BUDGET, validation=Validation(EVERY, score, PATIENCE, COOLDOWN), **fields)
+    return Toy(corpora, steps=BUDGET, validation=Validation(EVERY, score, PATIENCE), **fields)
 
 
 def weights(run: Path) -> bytes:
     return (run / "model.safetensors").read_bytes()
 
 
-def simulated(
-    scores: Sequence[float], budget: int, every: int, patience: int, share: float, warm: int
-) -> tuple[int, int | None]:
-    """Steps in all, and where the cool-down began early: by counting, a step at a time."""
-    best, stale, rate_left, start = 0.0, 0, None, None
+def simulated(scores: Sequence[float], budget: int, every: int, patience: int, warm: int) -> tuple[int, int | None]:
+    """Steps in all, and where the plateau was: by counting, a step at a time."""
+    best, stale = 0.0, 0
     for step in range(1, budget + 1):
-        if rate_left is not None:
-            rate_left -= 1
-            if rate_left == 0:
-                return step, start
-            continue
-        left = budget - step
-        if step % every == 0 and step >= warm:
-            score = scores[step // every - 1]
-            better = score > best
-            best, stale = max(best, score), 0 if better or best == 0 else stale + 1
-            enough = left >= LEAST_STEPS and left >= math.ceil(share * step)
-            if stale >= patience and enough:
-                start, rate_left = step, max(LEAST_STEPS, math.ceil(share * step))
-    return budget, start
+        if (step % every == 0 or step == budget) and step >= warm:
+            score = scores[-(-step // every) - 1]
+            stale = 0 if score > best or best == 0 else stale + 1
+            best = max(best, score)
+            if stale >= patience:
+                return step, step
+    return budget, None
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -72,15 +60,15 @@ def test_it_stops_where_a_slow_simulation_of_the_rule_says(seed: int) -> None:
     """The checks alone, without a training between them."""
     draw = random.Random(seed)
     budget, every, patience = draw.randint(30, 300), draw.randint(1, 15), draw.randint(1, 6)
-    share, warm = draw.choice([0.1, 0.25, 0.5, 1.0]), draw.randint(0, 15)
+    warm = draw.randint(0, 15)
     scores = [max(0.0, round(draw.gauss(0.3, 0.3) + draw.random() * step / 60, 1)) for step in range(budget + 1)]
     script = Scripted(tuple(scores), every)
-    task = Toy((), steps=budget, validation=Validation(every, script, patience, Cooldown(budget, share, warm)))
+    task = Toy((), steps=budget, validation=Validation(every, script, patience, warm))
     learner, cursor = task.learner("cpu", None, ALONE), Cursor()
     while cursor.step < end_of(task, cursor):
         learner.steps_done += 1
         cursor = check(task, learner, ALONE, replace(cursor, step=cursor.step + 1))
-    assert (cursor.step, cursor.cool_from) == simulated(scores, budget, every, patience, share, warm)
+    assert (cursor.step, cursor.plateau) == simulated(scores, budget, every, patience, warm)
 
 
 @pytest.fixture(scope="module")
@@ -90,33 +78,33 @@ def undisturbed(corpora: tuple[CorpusSpec, ...], tmp_path_factory: pytest.TempPa
     return run
 
 
-def test_a_plateau_ends_the_training_after_a_cool_down(undisturbed: Path) -> None:
+def test_a_plateau_ends_the_training(undisturbed: Path) -> None:
     end = checkpoints.cursor_of(str(checkpoints.newest(str(undisturbed))))
-    assert (end.step, end.samples_consumed, end.cool_from) == (30, 60, 20)
-    assert [step for step, _ in end.checks] == [4, 8, 12, 16, 20, 24, 28, 30], "the last step is checked, too"
-    rates = {row["step"]: row["lr"] for row in learned(undisturbed) if "lr" in row}
-    assert all(rate == RATE for step, rate in rates.items() if step <= 20)
-    assert rates[30] == pytest.approx(RATE * (0.2 + 0.1) / 2), "of steps 29 and 30"
+    assert (end.step, end.samples_consumed, end.plateau) == (20, 40, 20)
+    assert [step for step, _ in end.checks] == [4, 8, 12, 16, 20]
 
 
 def test_what_became_of_it_is_told(undisturbed: Path) -> None:
     end = checkpoints.cursor_of(str(checkpoints.newest(str(undisturbed))))
     told = learning.result(str(undisturbed), end)
     assert told["plateau"] is True
-    assert told["stopped_at"] == 30
+    assert told["stopped_at"] == 20
     assert told["validation"][:3] == [[4, 0.1], [8, 0.2], [12, 0.5]]
     rows = {row["step"]: row for row in learned(undisturbed) if "score" in row}
     assert {step: (row["score"], row["best_score"]) for step, row in rows.items()} == {
-        **{4: (0.1, 0.1), 8: (0.2, 0.2), 12: (0.5, 0.5), 16: (0.4, 0.5)},
-        **dict.fromkeys([20, 24, 28, 30], (0.3, 0.5)),
+        4: (0.1, 0.1),
+        8: (0.2, 0.2),
+        12: (0.5, 0.5),
+        16: (0.4, 0.5),
+        20: (0.3, 0.5),
     }
-    assert [(row["step"], row["event"]) for row in learned(undisturbed) if "event" in row] == [(20, "cool-down")]
+    assert [(row["step"], row["event"]) for row in learned(undisturbed) if "event" in row] == [(20, "plateau")]
     shown = scalars(undisturbed / "tensorboard")
     assert shown["validation/score", 16] == pytest.approx(0.4)
     assert shown["validation/best_score", 16] == pytest.approx(0.5)
     page = (undisturbed / "report.html").read_text()
     assert 'aria-label="score over steps"' in page
-    assert "of 30 steps" in page
+    assert "of 20 steps" in page
 
 
 def test_a_row_ends_with_a_check_whatever_its_length(corpora: tuple[CorpusSpec, ...], tmp_path: Path) -> None:
@@ -131,24 +119,20 @@ def test_a_budget_that_is_used_up_is_no_plateau(corpora: tuple[CorpusSpec, ...],
     end = train(toy(corpora, rising), str(tmp_path / "run"), LOOP)
     told = learning.result(str(tmp_path / "run"), end)
     assert (told["plateau"], told["stopped_at"]) == (False, BUDGET)
-    rates = [row["lr"] for row in learned(tmp_path / "run") if "lr" in row and row["step"] > COOLDOWN.latest]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[0] > 0.9 * RATE
-    assert rates[-1] < 0.2 * RATE
-    assert COOLDOWN.factor(BUDGET, end.cool_from) == 0
+    assert [step for step, _ in end.checks][-2:] == [36, 40]
 
 
-def test_validation_without_a_cool_down_changes_nothing(corpora: tuple[CorpusSpec, ...], tmp_path: Path) -> None:
+def test_validation_without_patience_changes_nothing(corpora: tuple[CorpusSpec, ...], tmp_path: Path) -> None:
     """Nor does it matter what the scores are, or that they draw random numbers."""
-    plain, checked = Toy(corpora), Toy(corpora, validation=Validation(3, Measured(), patience=1))
+    plain, checked = Toy(corpora), Toy(corpora, validation=Validation(3, Measured()))
     train(plain, str(tmp_path / "plain"), LOOP)
     end = train(checked, str(tmp_path / "checked"), replace(LOOP, log_every=1))
     assert weights(tmp_path / "plain") == weights(tmp_path / "checked")
     assert [step for step, _ in end.checks] == [3, 6, 9, 12, 15, 18, 20]
-    assert end.cool_from is None
+    assert end.plateau is None
 
 
-def test_until_the_cool_down_samples_and_losses_are_those_of_a_run_that_is_never_checked(
+def test_until_the_plateau_samples_and_losses_are_those_of_a_run_that_is_never_checked(
     corpora: tuple[CorpusSpec, ...], tmp_path: Path
 ) -> None:
     every_step = replace(LOOP, log_every=1)
@@ -157,11 +141,11 @@ def test_until_the_cool_down_samples_and_losses_are_those_of_a_run_that_is_never
         trace.mkdir()
     train(Toy(corpora, steps=BUDGET, trace=str(traces["plain"])), str(tmp_path / "plain"), every_step)
     task = toy(corpora, Measured(), trace=str(traces["checked"]))
-    start = train(task, str(tmp_path / "checked"), every_step).cool_from
-    assert start is not None
-    assert start < COOLDOWN.latest, "else this test shows little"
+    end = train(task, str(tmp_path / "checked"), every_step).plateau
+    assert end is not None
+    assert end < BUDGET, "else this test shows little"
     losses = {
-        name: [row["loss"] for row in learned(tmp_path / name) if "loss" in row and row["step"] <= start + 1]
+        name: [row["loss"] for row in learned(tmp_path / name) if "loss" in row and row["step"] <= end]
         for name in traces
     }
     assert losses["plain"] == losses["checked"]
@@ -176,7 +160,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", range(1, 31))
+@pytest.mark.parametrize("at", range(1, 21))
 def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_were_not(
     corpora: tuple[CorpusSpec, ...], undisturbed: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +184,7 @@ def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_were_not(
         with pytest.raises(Interrupted):
             train(task, str(run), LOOP)
     end = train(task, str(run), LOOP)
-    assert (end.step, end.cool_from) == (30, 20)
+    assert (end.step, end.plateau) == (20, 20)
     assert weights(run) == weights(undisturbed)
     assert learned(run) == learned(undisturbed)
 
@@ -222,7 +206,7 @@ def test_two_workers_that_share_a_validation_end_with_the_same_weights(
     task = toy(corpora, Measured(), batch_size=5)
     alone, together = tmp_path / "alone", tmp_path / "together"
     end = train(task, str(alone), LOOP)
-    assert end.cool_from is not None
+    assert end.plateau is not None
     multiprocessing.spawn(toy_training.work, (2, task, str(together), LOOP), nprocs=2)
     assert weights(together) == weights(alone)
     assert learned(together) == learned(alone)
@@ -236,6 +220,6 @@ def test_a_checkpoint_keeps_the_checks_and_an_old_one_has_none(tmp_path: Path) -
     assert checkpoints.load(uri, scratch).cursor == checkpoints.cursor_of(uri) == cursor
     commit = tmp_path / "checkpoints" / "step-000007" / "checkpoint.json"
     facts = json.loads(commit.read_text())
-    del facts["cursor"]["checks"], facts["cursor"]["cool_from"]
+    del facts["cursor"]["checks"], facts["cursor"]["plateau"]
     commit.write_text(json.dumps(facts))
     assert checkpoints.load(uri, scratch).cursor == Cursor(7, 14, 1, 0, 1.5)

@@ -19,7 +19,6 @@ from torch import distributed, nn
 
 from liftgs.sample import Sample
 from liftgs.scene import BadInput
-from liftgs.training.schedule import Cooldown
 from liftgs.training.world import World, tree_sum
 from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
 from liftgs_platform.training import Context, LoopConfig, train
@@ -61,29 +60,17 @@ class Seen:
 
 
 class Learner:
-    """Plain AdamW with noise in it, so that torch's random numbers matter. The rate is constant, up to a cool-down."""
+    """Plain AdamW with noise in it, so that torch's random numbers matter. The rate is constant."""
 
-    def __init__(
-        self,
-        model: Model,
-        batch_size: int,
-        world: World,
-        trace: str = "",
-        step_s: float = 0.0,
-        cooldown: Cooldown | None = None,
-    ):
+    def __init__(self, model: Model, batch_size: int, world: World, trace: str = "", step_s: float = 0.0):
         self.model, self.batch_size, self.world, self.trace, self.step_s = model, batch_size, world, trace, step_s
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-        self.cooldown = cooldown
-        self.cool_from: int | None = None
         self.steps_done = 0
 
     def step(self, items: Sequence[Seen | None]) -> dict[str, float]:
         """One update towards the colours."""
         time.sleep(self.step_s)
         self._note(items)
-        rate = RATE * (self.cooldown.factor(self.steps_done, self.cool_from) if self.cooldown else 1.0)
-        self.optimizer.param_groups[0]["lr"] = rate
         noise = torch.randn(self.batch_size, 3)  # of all places, whoever holds them
         units, rest = [], list(items)
         for places in self.world.places(self.batch_size):
@@ -91,12 +78,12 @@ class Learner:
         *gradient, loss, count = self.world.sum_units(units, self.batch_size).tolist()
         self.steps_done += 1
         if not count or not np.isfinite(loss):
-            return {"skipped": 1.0} | ({"loss": loss, "lr": rate} if count else {})
+            return {"skipped": 1.0} | ({"loss": loss, "lr": RATE} if count else {})
         mean = torch.tensor(gradient) / count
         for parameter, part in zip(self.model.parameters(), mean.split([12, 3]), strict=True):
             parameter.grad = part.view_as(parameter)
         self.optimizer.step()
-        return {"loss": loss / count, "lr": rate, "skipped": 0.0}
+        return {"loss": loss / count, "lr": RATE, "skipped": 0.0}
 
     def _note(self, items: Sequence[Seen | None]) -> None:
         """Which sample stood at each of our places, and that it was this worker's: one file each."""
@@ -198,8 +185,7 @@ class Toy:
         model = Model()
         if checkpoint is not None:
             model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-        cooldown = self.validation.cooldown if self.validation else None
-        return Learner(model, self.batch_size, world, self.trace, self.step_s, cooldown)
+        return Learner(model, self.batch_size, world, self.trace, self.step_s)
 
     def item(self, sample: Sample, key: str, draw: Draw) -> Seen:
         """See `Task`."""

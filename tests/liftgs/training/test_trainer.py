@@ -11,7 +11,7 @@ import pytest
 import torch
 from labelled_room import room_sample
 from tiny_network import CONFIG, network
-from torch import distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing
 
 from liftgs.pretraining.items import Item, ItemConfig, ItemView, make_item
 from liftgs.pretraining.objective import Objective
@@ -34,20 +34,49 @@ def broken(item: Item) -> Item:
     return Item(item.key, item.voxels, (ItemView(photo, *fields),))
 
 
-def test_continuing_from_a_state_is_as_if_never_stopped(item: Item) -> None:
-    whole = Trainer(network(), Objective(), OPTIM)
+@pytest.mark.parametrize("average", [0, 3])
+def test_continuing_from_a_state_is_as_if_never_stopped(item: Item, average: int) -> None:
+    optim = dataclasses.replace(OPTIM, average=average)
+    whole = Trainer(network(), Objective(), optim)
     for _ in range(6):
         last = whole.step([item])
-    first = Trainer(network(), Objective(), OPTIM)
+    first = Trainer(network(), Objective(), optim)
     for _ in range(3):
         first.step([item])
-    second = Trainer(network(seed=9), Objective(), OPTIM)
+    second = Trainer(network(seed=9), Objective(), optim)
     second.model.load_state_dict(first.model.state_dict())
     second.load_state_dict(first.state_dict())
     for _ in range(3):
         again = second.step([item])
     assert again["loss"] == pytest.approx(last["loss"], rel=1e-4)
     assert again["lr"] == last["lr"]
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("average", [2, 1000])
+def test_the_average_is_that_of_the_weights_after_each_step(item: Item, average: int) -> None:
+    """By hand: each moves it by 1/average, or by more while there are few. A skipped step is none."""
+    trainer = Trainer(network(), Objective(), dataclasses.replace(OPTIM, average=average))
+    expected: list[Tensor] = []
+    for number, one in enumerate([item, item, broken(item), item, item]):
+        skipped = trainer.step([one])["skipped"]
+        assert skipped == (number == 2)
+        weights = [parameter.detach().double() for parameter in trainer.network.parameters()]
+        share = max(1 / average, 9 / (10 + number - (number > 2)))
+        if not skipped:
+            pairs = zip(expected, weights, strict=True)
+            expected = [mean + share * (new - mean) for mean, new in pairs] if expected else weights
+    assert trainer.model is not trainer.network
+    for found, wanted in zip(trainer.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(found.detach().double(), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_without_an_average_the_newest_weights_are_kept() -> None:
+    trainer = Trainer(network(), Objective(), OPTIM)
+    assert trainer.model is trainer.network
+    with pytest.raises(ValueError, match="average"):
+        OptimConfig(average=-1)
 
 
 def test_items_side_by_side_give_the_gradient_of_the_batch() -> None:
@@ -117,14 +146,6 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates.index(max(rates)) in (99, 100)
     assert rates[-1] == pytest.approx(0.2, rel=1e-3)
     assert rates[100:] == sorted(rates[100:], reverse=True)
-
-
-def test_a_trainer_cools_down_from_where_it_is_told(item: Item) -> None:
-    optim = dataclasses.replace(OPTIM, schedule="plateau")
-    trainer = Trainer(network(), Objective(), optim)
-    trainer.steps_done, trainer.cool_from = 25, 20
-    assert trainer.step([item])["lr"] == pytest.approx(optim.lr / 2)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(optim.lr / 2)
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
