@@ -101,10 +101,12 @@ class FairnessSpec:
     Attributes:
         ratios: at which it is run; none = not at all.
         step_cost: seconds of a pretraining step over those of a finetuning step, as measured.
+        patience: times `validation.patience` of the others, since stopping where they do it would be one of them.
     """
 
     ratios: tuple[float, ...] = ()
     step_cost: float = 1.0
+    patience: int = 3
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,9 @@ class _Planner:
             tuning = replace(tuning, validation=replace(tuning.validation, corpora=held_out))
         title = f"finetune {name}, ratio {ratio:g}, seed {seed}"
         if more_steps:
-            tuning = replace(tuning, optim=replace(tuning.optim, steps=tuning.optim.steps + more_steps))
+            patient = replace(tuning.validation, patience=self.spec.compute.patience * tuning.validation.patience)
+            optim = replace(tuning.optim, steps=tuning.optim.steps + more_steps)
+            tuning = replace(tuning, optim=optim, validation=patient)
             title += ", as much compute"
         model = replace(tuning.model, start=start.uri if start else "")
         replay = start.replay if start else ReplayConfig()

@@ -84,8 +84,9 @@ def test_everything_made_from_scratch_is_shared(inputs: Path, tmp_path: Path) ->
     longer = [cell for cell in cells if cell.control == sweep_plan.COMPUTE]
     assert {(cell.mix, cell.ratio, cell.seed) for cell in longer} == {("none", 0.5, 0), ("none", 0.5, 1)}
     usual = next(cell for cell in cells if cell.mix == "none" and not cell.control)
-    steps = [cell.finetuning.spec.optim.steps for cell in (longer[0], usual) if cell.finetuning]
-    assert steps == [2 + 2 * 1000, 2]  # jobs/model/tiny.yaml pretrains for 1,000 steps
+    specs = [cell.finetuning.spec for cell in (longer[0], usual) if cell.finetuning]
+    assert [spec.optim.steps for spec in specs] == [2 + 2 * 1000, 2]  # jobs/model/tiny.yaml pretrains for 1,000 steps
+    assert [spec.validation.patience for spec in specs] == [15, 5], "or it would stop where the other does"
     replayed = changes | {"mixes": {"a": MixSpec(corpora={"a": 1}, replay=0.5)}, "compute": FairnessSpec((0.5,), 3.0)}
     (longer, _) = [cell for cell in plan(tmp_path / "jobs/sweep.yaml", **replayed) if cell.control]
     assert longer.finetuning is not None
