@@ -131,8 +131,10 @@ def test_what_is_typed_lights_up_in_the_browser(visit: Any) -> None:
     mask = settled(visit)
     boxes.click()
     wait_until(lambda: differing(scene(visit), mask) > 500, "the box is there")
+    boxed = settled(visit)
     boxes.click()
-    wait_until(lambda: differing(scene(visit), mask) < 50, "the mask is there, not the box")
+    wait_until(lambda: differing(scene(visit), boxed) > 500, "the box is gone")
+    assert orange(scene(visit)) > before + 1000, "the mask is still there"
     visit.locator("form input").fill("")
     visit.get_by_text("Type what to look for").wait_for()
     wait_until(lambda: orange(scene(visit)) < before + 100, "the room has its own colours again")
