@@ -11,6 +11,7 @@ import io
 import json
 import math
 import tempfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +30,7 @@ from liftgs_platform.report import training as report
 
 #: Seconds between progress lines, and between rewrites of the files that others read meanwhile.
 LINE_EVERY_S, FLUSH_EVERY_S = 10.0, 30.0
+_LINES_OF_RATE = 20
 
 #: Steps in a file of the log.
 FILE_STEPS = 1000
@@ -87,7 +89,8 @@ class TrainingLog:
         for uri in _files(run)[self._unwritten + 1 :]:
             storage.delete(uri)
         self._sinks = [TensorBoard(storage.join(run, "tensorboard"), first_step), *sinks]
-        self._first_step, self._started = first_step, monotonic()
+        self._first_step = first_step
+        self._told = deque([(first_step, monotonic())], maxlen=_LINES_OF_RATE)  # steps and times of the last lines
         self._pending: list[Mapping[str, float]] = []
         self._last: Row = {}
         self._printed = self._flushed = self._since = monotonic()
@@ -125,6 +128,7 @@ class TrainingLog:
         tell = "score" in values or facts["step"] in (self._first_step + 1, self.total_steps)
         if now - self._printed >= LINE_EVERY_S or tell:
             print(self.line(values), flush=True)
+            self._told.append((int(facts["step"]), now))
             self._printed = now
         if now - self._flushed >= FLUSH_EVERY_S:
             self.flush()
@@ -164,9 +168,10 @@ class TrainingLog:
             self._unwritten = number
 
     def line(self, values: Mapping[str, float]) -> str:
-        """Progress in one line."""
+        """Progress in one line. The rate is that of the last minutes: a pause, or a slow hour, is soon forgotten."""
         step = int(self._last["step"])
-        each_s = (monotonic() - self._started) / max(1, step - self._first_step)
+        step_then, then = self._told[0]
+        each_s = (monotonic() - then) / max(1, step - step_then)
         parts = [f"step {step}/{self.total_steps}", f"epoch {self._last['epoch']:.2f}"]
         parts += [f"{name} {values[name]:.4g}" for name in _SHOWN if name in values]
         parts += [f"{each_s:.2f} s/step", f"about {clock((self.total_steps - step) * each_s)} left"]

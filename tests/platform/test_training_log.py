@@ -184,6 +184,22 @@ def test_the_line_tells_what_matters(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert last.endswith("about 0:00 left | 1 steps skipped | 3 bad samples")
 
 
+def test_the_rate_is_that_of_the_last_minutes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop that slept between two steps does not take hours longer for all that is left."""
+    now = 0.0
+    monkeypatch.setattr(training_log, "monotonic", lambda: now)
+    with TrainingLog(str(tmp_path), 100) as log:
+        for step in range(1, 51):
+            now += 8 * 3600 if step == 20 else 15
+            log.step(facts(step), {}, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert " s/step" in lines[20]
+    assert "15.00 s/step" not in lines[20]
+    assert lines[-1].endswith("15.00 s/step | about 12:30 left")
+
+
 def test_every_metric_is_set_from_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray.util.metrics
 
