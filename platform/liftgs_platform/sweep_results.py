@@ -82,6 +82,10 @@ class Cell:
         return f"{arm}, ratio {self.ratio:g}, seed {self.seed}"
 
 
+#: Of stages, each of which needs those before it.
+Kind = Literal["label", "pretrain", "finetune", "evaluate"]
+
+
 @dataclass(frozen=True)
 class StageCost:
     """What a stage cost.
@@ -95,7 +99,7 @@ class StageCost:
         users: how many cells need it; a plain grid would run it so often.
     """
 
-    kind: Literal["label", "pretrain", "finetune", "evaluate"]
+    kind: Kind
     name: str
     hash: str
     seconds: float

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from liftgs_platform.report import svg
+from liftgs_platform.report.sweep_words import count
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _ratio_ticks(
         if at >= free:
             drawn.append(svg.text(at, base + 16, f"{ratio:g}", "middle"))
             if size is LARGE and scenes.get(ratio):
-                drawn.append(svg.text(at, base + 29, f"{scenes[ratio]:,} scenes", "middle", "soft"))
+                drawn.append(svg.text(at, base + 29, count(scenes[ratio], "scene"), "middle", "soft"))
             free = at + (58 if size is LARGE and scenes else 26)
     return drawn
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from liftgs.scaling.estimate import Estimate
 from liftgs_platform.report.inline import interval as drawn_interval
 from liftgs_platform.report.sweep_breakdown import percent, points
 from liftgs_platform.report.sweep_words import arm_name, bounded, count, duration, interval, times
 from liftgs_platform.sweep_answers import Answers, is_clear
-from liftgs_platform.sweep_results import SweepResults
+from liftgs_platform.sweep_results import Kind, SweepResults
 
 
 def multipliers(answers: Answers, styles: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def _points_span(by: Estimate) -> str:
 
 def costs(results: SweepResults) -> dict[str, Any]:
     """Per kind of stage and in all, against a grid in which each network runs all its stages itself."""
-    kinds = dict.fromkeys(stage.kind for stage in results.stages)
-    rows = [_cost(kind, [stage for stage in results.stages if stage.kind == kind]) for kind in kinds]
+    by_kind = {kind: [stage for stage in results.stages if stage.kind == kind] for kind in get_args(Kind)}
+    rows = [_cost(kind, stages) for kind, stages in by_kind.items() if stages]
     if not rows:
         return {"costs": [], "saving": ""}
     total = _cost("all", results.stages)
@@ -191,16 +191,19 @@ def _cost(kind: str, stages: Sequence[Any]) -> dict[str, Any]:
 
 
 def provenance(results: SweepResults) -> list[dict[str, Any]]:
-    """Axes and all that is known of where the sweep comes from, nested keys joined by dots."""
+    """Axes and all that is known of where the sweep comes from, nested keys joined by dots, without what is empty."""
     return [
         {"key": key, "value": value, "long": "\n" in value}
         for key, value in (*_flat("axis", results.axes), *_flat("", results.provenance))
+        if value
     ]
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         return [row for name, inner in value.items() for row in _flat(f"{key}.{name}".lstrip("."), inner)]
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return _flat(key, {str(index): item for index, item in enumerate(value)})
     if isinstance(value, list | tuple):
         value = ", ".join(str(item) for item in value)
     return [(key, str(value))]

@@ -20,7 +20,7 @@ from made_sweep import RATIOS, made_sweep
 from PIL import Image
 from typer.testing import CliRunner
 
-from liftgs_platform.report import sweep, sweep_words
+from liftgs_platform.report import sweep, sweep_tables, sweep_words
 from liftgs_platform.sweep_answers import answer
 from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
 
@@ -296,8 +296,18 @@ def test_the_downloads_are_the_tables() -> None:
 def test_costs_count_every_stage_as_often_as_a_plain_grid_would() -> None:
     results = made_sweep({"A": 2.0}, seeds=2)  # label for 8 networks, pretraining for 8
     text = page_of(results).text
+    assert re.search(r"label .* pretrain .* finetune .* evaluate .* all ", text[text.index("plain grid saved") :])
     grid, once = 900 * 8 + 4000 * 8 + 600 + 60, 900 + 4000 + 600 + 60
     assert f"saves {grid - once:,} stage-seconds ({1 - once / grid:.0%})" in text
+
+
+def test_provenance_names_what_was_set() -> None:
+    spec = {"labelled": [{"uri": "", "source": "procedural:rooms"}], "label": [], "on_ray": False}
+    rows = {
+        one["key"]: one["value"]
+        for one in sweep_tables.provenance(SweepResults("a", "AP25", (), provenance={"spec": spec}))
+    }
+    assert rows == {"spec.labelled.0.source": "procedural:rooms", "spec.on_ray": "False"}
 
 
 def test_the_paper_is_marked_as_another_data_set() -> None:
