@@ -51,16 +51,27 @@ class Paper:
     """The answers of one method about one sample.
 
     Attributes:
+        labelled: what was asked about.
         predictions: instances of the classes, best first.
         overlaps: their comparison with the truth.
         referrals: what became of each expression.
-        picture: the room from above | its instances, a colour per class | the best answers.
     """
 
+    labelled: LabelledCloud
     predictions: ScoredMasks
     overlaps: Overlaps
     referrals: list[Referral]
-    picture: UInt8[np.ndarray, "h w 3"]
+
+    def picture(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The room from above | its instances, a colour per class | as many of the best answers."""
+        cloud, instances, labels = self.labelled.cloud, self.labelled.instances, self.labelled.labels
+        ids, first = np.unique(np.where(labels != VOID, instances, 0), return_index=True)
+        ids, first = ids[ids != 0], first[ids != 0]
+        shown = self.predictions[: len(ids)]
+        order = np.arange(len(shown))[::-1]  # the best is drawn last
+        truth = tint(cloud.rgb, instances == ids[:, None], labels[first])
+        answers = tint(cloud.rgb, shown.masks[shown.row[order]], shown.label[order])
+        return beside(from_above(cloud.xyz), cloud.rgb, truth, answers)
 
 
 def by_network(model: LiftGS) -> Method:
@@ -104,7 +115,7 @@ def examine(
     predictions = on_points(select(candidates, how, seen.points), seen.of_point)
     found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
     referrals = refer(seen, labelled, labels, encode, config)
-    return Paper(predictions, found, referrals, _picture(labelled, predictions))
+    return Paper(labelled, predictions, found, referrals)
 
 
 def labelled_cloud(sample: Sample, key: str, classes: Sequence[str], class_of: Mapping[str, str]) -> LabelledCloud:
@@ -162,14 +173,3 @@ def groups(expression: Expression, kinds: Mapping[int, str]) -> tuple[str, ...]:
     alone = sum(other == kind for other in kinds.values()) == 1
     which = "unique" if alone else "multiple"
     return (which, f"by {expression.relation}") if expression.relation else (which,)
-
-
-def _picture(labelled: LabelledCloud, predictions: ScoredMasks) -> UInt8[np.ndarray, "h w 3"]:
-    """As many of the best answers as there are instances; each class has a colour, for truth and answers alike."""
-    ids, first = np.unique(np.where(labelled.labels != VOID, labelled.instances, 0), return_index=True)
-    ids, first = ids[ids != 0], first[ids != 0]
-    shown = predictions[: len(ids)]
-    order = np.arange(len(shown))[::-1]  # the best is drawn last
-    truth = tint(labelled.cloud.rgb, labelled.instances == ids[:, None], labelled.labels[first])
-    answers = tint(labelled.cloud.rgb, shown.masks[shown.row[order]], shown.label[order])
-    return beside(from_above(labelled.cloud.xyz), labelled.cloud.rgb, truth, answers)

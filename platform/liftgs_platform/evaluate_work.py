@@ -187,7 +187,7 @@ class Examiner:
         storage.write_bytes(storage.join(self.output, sheet.path), result.encode())  # last: it says that all is there
 
     def _show(self, sheet: Sheet, paper: Paper) -> None:
-        storage.write_bytes(storage.join(self.output, sheet.picture), codecs.encode_png(paper.picture))
+        storage.write_bytes(storage.join(self.output, sheet.picture), codecs.encode_png(paper.picture()))
         if self.predictions:
             folder = storage.join(self.output, f"predictions/{sheet.name}")
             write_predictions(folder, sheet.key, paper.predictions, self._benchmark)
