@@ -63,7 +63,7 @@ class Paper:
     referrals: list[Referral]
 
     def picture(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The room from above | its instances, a colour per class | as many of the best answers."""
+        """The room from above | its instances | as many of the best answers; a class has one colour in both."""
         cloud, instances, labels = self.labelled.cloud, self.labelled.instances, self.labelled.labels
         ids, first = np.unique(np.where(labels != VOID, instances, 0), return_index=True)
         ids, first = ids[ids != 0], first[ids != 0]

@@ -82,8 +82,8 @@ class Cell:
         return f"{arm}, ratio {self.ratio:g}, seed {self.seed}"
 
 
-#: Of stages, each of which needs those before it.
-Kind = Literal["label", "pretrain", "finetune", "evaluate"]
+#: Of stages, in the order of the work.
+StageKind = Literal["label", "pretrain", "finetune", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class StageCost:
         users: how many cells need it; a plain grid would run it so often.
     """
 
-    kind: Kind
+    kind: StageKind
     name: str
     hash: str
     seconds: float

@@ -11,7 +11,7 @@ from liftgs_platform.report.inline import interval as drawn_interval
 from liftgs_platform.report.sweep_breakdown import percent, points
 from liftgs_platform.report.sweep_words import arm_name, bounded, count, duration, interval, times
 from liftgs_platform.sweep_answers import Answers, is_clear
-from liftgs_platform.sweep_results import Kind, SweepResults
+from liftgs_platform.sweep_results import StageKind, SweepResults
 
 
 def multipliers(answers: Answers, styles: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _points_span(by: Estimate) -> str:
 
 def costs(results: SweepResults) -> dict[str, Any]:
     """Per kind of stage and in all, against a grid in which each network runs all its stages itself."""
-    by_kind = {kind: [stage for stage in results.stages if stage.kind == kind] for kind in get_args(Kind)}
+    by_kind = {kind: [stage for stage in results.stages if stage.kind == kind] for kind in get_args(StageKind)}
     rows = [_cost(kind, stages) for kind, stages in by_kind.items() if stages]
     if not rows:
         return {"costs": [], "saving": ""}
