@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import s3
 
-_SERVER = pytest.StashKey[s3.S3Server]()
+#: Which S3 the tests ran against, once one has asked for it.
+_KIND = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +24,8 @@ def s3_server(request: pytest.FixtureRequest) -> Iterator[s3.S3Server]:
             patch.delenv(name)
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        request.config.stash[_SERVER] = server
+        request.config.stash[_KIND] = server.kind
+        getattr(request.config, "workeroutput", {})["s3"] = server.kind  # of a process of `pytest -n`, to the first one
         yield server
 
 
@@ -35,9 +39,26 @@ def s3_folder(s3_server: s3.S3Server) -> str:
     return f"s3://{bucket}/corpora/small"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `pytest -n`: one process has everything that starts Ray, so one cluster at a time; others share the files."""
+    if config.pluginmanager.hasplugin("xdist"):
+        ours = Path(__file__).parent
+        for item in items:
+            file = item.path.relative_to(ours)
+            item.add_marker(pytest.mark.xdist_group("ray" if file.parts[0] in ("platform", "cluster") else file.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What a process of `pytest -n` has told, as it ends."""
+    if kind := getattr(node, "workeroutput", {}).get("s3"):
+        node.config.stash[_KIND] = kind
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which S3 it was, since an imitation proves less."""
-    server = config.stash.get(_SERVER, None)
-    if server is not None:
+    kind = config.stash.get(_KIND, None)
+    if kind is not None:
         imitation = ", an imitation: install ceph-mon, ceph-osd, ceph-mgr, radosgw, ceph-common for a real one"
-        terminalreporter.write_line(f"S3 tests ran against {server.kind}{imitation if server.kind == 'moto' else ''}")
+        terminalreporter.write_line(f"S3 tests ran against {kind}{imitation if kind == 'moto' else ''}")
