@@ -1,7 +1,8 @@
-"""Two arms at one ratio, and two pretrainings by what the better one saves in labels."""
+"""Two arms at the same ratios, and two pretrainings by what the better one saves in labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liftgs.scaling.arms import Arm
@@ -25,19 +26,21 @@ class Difference:
 
 
 def compare(
-    first: Arm, second: Arm, ratio: float, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
+    first: Arm, second: Arm, ratios: Sequence[float], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> Difference:
-    """The second arm less the first at one ratio, paired by seeds and scenes.
+    """The second arm less the first, on average over some ratios; paired by scenes and, where runs tell, by seeds.
 
-    The spread of seeds is that of this ratio alone if it is all that an arm has; arms with more ratios lend theirs.
+    The spread of seeds is that of these ratios alone if they are all that an arm has; arms with more lend theirs.
 
     Raises:
-        ValueError: an arm has no run at the ratio, or the two were not evaluated on the same resamples.
+        ValueError: no ratio, one of which an arm has no run, or arms that were not evaluated on the same resamples.
     """
-    place, other = first.place(ratio), second.place(ratio)
+    if not ratios:
+        raise ValueError("no ratio to compare at")
+    place, other = ([arm.place(ratio) for ratio in ratios] for arm in (first, second))
     ours, theirs = resample(first, second, draws, seed)
-    drawn = theirs[:, other] - ours[:, place]
-    difference = from_draws(float(second.means[other] - first.means[place]), drawn, level)
+    drawn = (theirs[:, other] - ours[:, place]).mean(axis=1)
+    difference = from_draws(float((second.means[other] - first.means[place]).mean()), drawn, level)
     return Difference(difference, float(((drawn > 0) + 0.5 * (drawn == 0) + 0 * drawn).mean()))
 
 

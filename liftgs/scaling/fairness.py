@@ -21,6 +21,7 @@ def warnings(
     scratch_plateau: Bool[np.ndarray, "ratios seeds"],
     pretrained_plateau: Bool[np.ndarray, "other seeds1"],
     same_compute: Arm | None = None,
+    name: str = "pretraining",
     draws: int = DRAWS,
     seed: int = 0,
     level: float = LEVEL,
@@ -33,6 +34,7 @@ def warnings(
         scratch_plateau: whether each run of `scratch` stopped because it no longer improved; of missing runs, anything.
         pretrained_plateau: the same of `pretrained`.
         same_compute: runs from scratch with as many steps as pretraining and finetuning have together, if there are.
+        name: of the pretraining.
         draws: of the bootstrap.
         seed: of the bootstrap.
         level: of its intervals; a fall or a lead counts if its interval is clear of 0.
@@ -41,10 +43,10 @@ def warnings(
         ValueError: a plateau table of another shape than its arm's runs, or arms of different resamples.
     """
     found = _unfinished("scratch", scratch, scratch_plateau, "so its curve is too low and multipliers are too large")
-    found += _unfinished("pretrained", pretrained, pretrained_plateau, "so multipliers may be too small")
+    found += _unfinished(name, pretrained, pretrained_plateau, "so its multipliers may be too small")
     found += _shape(scratch, resample(scratch, pretrained, draws, seed)[0], level)
     if same_compute is not None:
-        found += _compute(scratch, pretrained, same_compute, draws, seed, level)
+        found += _compute(scratch, pretrained, same_compute, name, draws, seed, level)
     return found
 
 
@@ -53,8 +55,8 @@ def _unfinished(name: str, arm: Arm, plateau: Bool[np.ndarray, "ratios seeds"], 
         raise ValueError(f"{name}: plateaus of shape {plateau.shape} for runs of shape {arm.ran.shape}")
     short = (arm.ran & ~plateau).sum(axis=1)
     return [
-        f"At ratio {ratio:g}, {count} of {runs} {name} runs were still improving when their steps ended, {so}; "
-        "give finetuning more steps."
+        f"At ratio {ratio:g}, {count} of {runs} runs of {name} ended before any plateau was seen, {so}; give "
+        "finetuning more steps."
         for ratio, count, runs in zip(arm.ratios, short, arm.seeds, strict=True)
         if count
     ]
@@ -81,17 +83,21 @@ def _shape(scratch: Arm, drawn: Float[np.ndarray, "draws ratios"], level: float)
     return found
 
 
-def _compute(scratch: Arm, pretrained: Arm, same_compute: Arm, draws: int, seed: int, level: float) -> list[str]:
+def _compute(
+    scratch: Arm, pretrained: Arm, same_compute: Arm, name: str, draws: int, seed: int, level: float
+) -> list[str]:
     found = []
-    for ratio, mean in zip(same_compute.ratios, same_compute.means, strict=True):
+    for ratio in same_compute.ratios.tolist():
         if pretrained.has(ratio):
-            ahead = mean - pretrained.means[pretrained.place(ratio)]
-            if ahead >= 0:
+            ahead = compare(pretrained, same_compute, [ratio], draws, seed, level).difference
+            gain = f"what {name} gains over scratch with the same finetuning steps"
+            if ahead.low > 0:
                 found.append(
-                    f"At ratio {ratio:g}, scratch with the same total compute scores {ahead:.3g} above the pretrained "
-                    "runs: what they gain over scratch with the same finetuning steps is compute, not data."
+                    f"At ratio {ratio:g}, scratch with more compute scores higher: {gain} is compute, not data."
                 )
-        if scratch.has(ratio) and compare(scratch, same_compute, ratio, draws, seed, level).difference.low > 0:
+            elif ahead.value >= 0:
+                found.append(f"At ratio {ratio:g}, scratch with more compute scores no lower: {gain} may be compute.")
+        if scratch.has(ratio) and compare(scratch, same_compute, [ratio], draws, seed, level).difference.low > 0:
             found.append(
                 f"At ratio {ratio:g}, scratch scores higher with more steps, so the scratch curve is under-trained and "
                 "multipliers are too large."

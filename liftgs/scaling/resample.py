@@ -98,7 +98,9 @@ def _pairs(first: Arm, second: Arm) -> tuple[Int[np.ndarray, " both"], Int[np.nd
 
 
 def _correlation(first: Arm, second: Arm) -> float:
-    """Of the deviations of runs with the same ratio and seed; 0 if there are too few to tell."""
+    """Of the deviations of runs with the same ratio and seed; 0 if too few to tell, 1 of an arm and itself."""
+    if first is second:
+        return 1.0
     rows, others, seeds = _pairs(first, second)
     ours, theirs = first.scores[rows, :seeds, 0], second.scores[others, :seeds, 0]
     both = ~np.isnan(ours + theirs)

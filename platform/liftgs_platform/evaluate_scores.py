@@ -191,16 +191,6 @@ def _plain(interval: Interval) -> dict[str, float | None]:
     return {"value": _number(interval.value), "low": _number(interval.low), "high": _number(interval.high)}
 
 
-def _by_class(classes: Sequence[str], scores: InstanceScores) -> dict[str, Any]:
-    """Of those that have instances."""
-    columns = {"AP": scores.class_ap, "AP50": scores.table[:, AT_50], "AP25": scores.table[:, AT_25]}
-    return {
-        name: {"instances": int(count)} | {title: _number(float(column[row])) for title, column in columns.items()}
-        for row, (name, count) in enumerate(zip(classes, scores.instances, strict=True))
-        if count
-    }
-
-
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 

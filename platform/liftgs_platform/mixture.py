@@ -204,7 +204,7 @@ def share_of(reader: CorpusReader, spec: CorpusSpec) -> Sequence[int]:
 
 def scene_of(key: str) -> str:
     """The scene of a sample; see `liftgs.scene.Chunk.key`."""
-    return re.sub(r"-\d{3}(-retry\d+)?$", "", key)
+    return re.sub(r"-\d{3,}(-retry\d+)?$", "", key)
 
 
 def content_hash(reader: CorpusReader, kept: Sequence[int] | None = None) -> str:

@@ -108,7 +108,9 @@ def write(spec: Spec, cells: Sequence[CellPlan], store: Store, reused: frozenset
     results.write(storage.join(spec.output, "results.json.gz"))
     found = answer(results)
     uri = storage.join(spec.output, "report.html")
-    storage.write_bytes(storage.join(spec.output, "multiplier.csv"), multiplier_csv(found.multipliers).encode())
+    storage.write_bytes(
+        storage.join(spec.output, "multiplier.csv"), multiplier_csv(found.multipliers, found.undertrained).encode()
+    )
     storage.write_bytes(storage.join(spec.output, "cells.csv"), cells_csv(results).encode())
     storage.write_bytes(uri, page.render(results, found).encode())
     return uri
@@ -129,7 +131,7 @@ def forecast(spec: Spec, cells: Sequence[CellPlan], stages: Sequence[Stage], sto
     for kind in KINDS:
         mine = [stage for stage in stages if stage.kind == kind]
         missing = [stage for stage in mine if stage.hash not in there]
-        took = [done.seconds for name, done in known.items() if name.startswith(f"{kind}-")]
+        took = [known[stage.name].seconds for stage in mine if stage.name in known]
         left_s += median(took) * len(missing) if took else 0.0
         unknown |= bool(missing) and not took
         alone = sum(kind == stage.kind for cell in cells for stage in cell.stages)

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, permutations
 
-import numpy as np
-
 from liftgs.scaling.arms import Arm
-from liftgs.scaling.compare import finetuning_gains
-from liftgs.scaling.estimate import DRAWS, LEVEL, Estimate, from_draws
+from liftgs.scaling.compare import compare, finetuning_gains
+from liftgs.scaling.estimate import Estimate
 from liftgs.scaling.fairness import warnings
 from liftgs.scaling.multiplier import multipliers
-from liftgs.scaling.resample import resample
-from liftgs.scaling.transfer import PowerLaw, transfer
+from liftgs.scaling.transfer import Transfer, transfer
 from liftgs_platform.sweep_arms import all_labels, arm_of, levels, plateaus
 from liftgs_platform.sweep_results import COMPUTE, MAIN, SCRATCH, MultiplierRow, SweepResults
 
@@ -78,7 +75,7 @@ class Answers:
         additions: see there.
         claims: the sweep's orderings, neighbour by neighbour.
         differences: all pairs of arms that are not controls, from scratch too, the best arm first.
-        transfers: effective data transferred by a mix, of those that have enough ratios for a power law.
+        transfers: effective data transferred, by mix.
         distrust: what speaks against the multipliers, in sentences; empty if the comparison is fair.
         undertrained: whether scratch could be better than its curve, by its steps or by its control.
     """
@@ -89,7 +86,7 @@ class Answers:
     additions: tuple[Addition, ...] = ()
     claims: tuple[Difference, ...] = ()
     differences: tuple[Difference, ...] = ()
-    transfers: dict[str, PowerLaw] = field(default_factory=dict)
+    transfers: dict[str, Transfer] = field(default_factory=dict)
     distrust: tuple[str, ...] = ()
     undertrained: bool = False
 
@@ -99,8 +96,13 @@ class Answers:
         return self.multipliers_by_metric.get(self.metric, ())
 
     def mean(self, mix: str) -> float:
-        """Of a mix' levels over the ratios: which is best among mixes of equal multipliers, such as bounds."""
-        return _mean_level(self.levels[mix, ""])
+        """Of a mix' levels over the ratios that all arms have: which is best, where multipliers do not tell."""
+        return _mean_levels(self.levels).get(mix, -math.inf)
+
+    @property
+    def highest(self) -> str:
+        """The pretrained mix of the highest mean; "" without one."""
+        return max((mix for mix, _ in self.levels if mix != SCRATCH), key=self.mean, default="")
 
     def multipliers_of(self, metric: str, mix: str) -> list[MultiplierRow]:
         """Those of one metric and mix; none where they were not asked for."""
@@ -113,7 +115,8 @@ def answer(results: SweepResults) -> Answers:
     shown = [name for name in results.metrics() if name in (metric, *MAIN)]
     arms = results.arms()
     scores = {arm: dict(levels(results, metric, *arm)) for arm in arms}
-    mixes = sorted((mix for mix, control in arms if not control), key=lambda mix: -_mean_level(scores[mix, ""]))
+    means = _mean_levels(scores)
+    mixes = sorted(means, key=lambda mix: -means[mix])
     return Answers(
         metric=metric,
         multipliers_by_metric={name: tuple(_multipliers(results, name)) for name in shown},
@@ -132,23 +135,36 @@ def is_clear(by: Estimate) -> bool:
     return by.low > 0 or by.high < 0
 
 
-def _mean_level(scores: dict[float, Estimate]) -> float:
-    finetuned = [level.value for ratio, level in scores.items() if 0 < ratio <= 1]
-    return sum(finetuned) / len(finetuned) if finetuned else -math.inf
+def _mean_levels(scores: dict[tuple[str, str], dict[float, Estimate]]) -> dict[str, float]:
+    """Mix -> mean over the ratios up to 1 that all mixes and scratch have, or over its own if there is none such."""
+    levels = {
+        mix: {ratio: level.value for ratio, level in of.items() if 0 < ratio <= 1}
+        for (mix, control), of in scores.items()
+        if not control
+    }
+    tuned = [set(of) for of in levels.values() if of]
+    common = set.intersection(*tuned) if tuned else set()
+    kept = {mix: [value for ratio, value in of.items() if ratio in common or not common] for mix, of in levels.items()}
+    return {mix: sum(values) / len(values) if values else -math.inf for mix, values in kept.items()}
 
 
 def _pairs(results: SweepResults, metric: str) -> Iterator[tuple[str, Arm, Arm]]:
-    """Each mix with the scratch arm, where there are both and scratch makes a curve."""
+    """Each mix with the scratch arm, where there are both."""
     scratch = arm_of(results, metric, SCRATCH)
     for mix, control in results.arms():
         pretrained = arm_of(results, metric, mix)
-        if mix != SCRATCH and not control and pretrained and scratch and len(scratch.ratios) > 1:
+        if mix != SCRATCH and not control and pretrained and scratch:
             yield mix, scratch, pretrained
+
+
+def _curves(results: SweepResults, metric: str) -> Iterator[tuple[str, Arm, Arm]]:
+    """Those of which scratch makes a curve."""
+    return (pair for pair in _pairs(results, metric) if len(pair[1].ratios) > 1)
 
 
 def _multipliers(results: SweepResults, metric: str) -> Iterator[MultiplierRow]:
     """Of every mix: each ratio, then all together."""
-    for mix, scratch, pretrained in _pairs(results, metric):
+    for mix, scratch, pretrained in _curves(results, metric):
         worth = multipliers(scratch, pretrained)
         for ratio, seeds, each in zip(worth.ratios, worth.seeds, worth.each, strict=True):
             yield _row(mix, ratio, each, seeds, metric)
@@ -174,28 +190,20 @@ def _additions(results: SweepResults) -> Iterator[Addition]:
 
 
 def _difference(results: SweepResults, better: str, worse: str) -> Difference:
-    return Difference(better, worse, *_above(*(arm_of(results, results.task_metric, mix) for mix in (better, worse))))
-
-
-def _above(ours: Arm | None, theirs: Arm | None) -> tuple[Estimate, float]:
-    """How much higher the first arm scores, on average over the ratios that both have, and its chance to be higher."""
+    ours, theirs = (arm_of(results, results.task_metric, mix) for mix in (better, worse))
     common = [ratio for ratio in ours.ratios.tolist() if theirs.has(ratio)] if ours and theirs else []
     if not ours or not theirs or not common:
-        return Estimate(math.nan, math.nan, math.nan), math.nan
-    place, other = ([arm.place(ratio) for ratio in common] for arm in (ours, theirs))
-    first, second = resample(ours, theirs, DRAWS, 0)
-    drawn = (first[:, place] - second[:, other]).mean(axis=1)
-    by = from_draws(float((ours.means[place] - theirs.means[other]).mean()), drawn, LEVEL)
-    return by, float(np.where(np.isnan(drawn), np.nan, drawn > 0).mean())
+        return Difference(better, worse, Estimate(math.nan, math.nan, math.nan), math.nan)
+    found = compare(theirs, ours, common)
+    return Difference(better, worse, found.difference, found.chance)
 
 
-def _transfers(results: SweepResults) -> dict[str, PowerLaw]:
+def _transfers(results: SweepResults) -> dict[str, Transfer]:
     scenes = all_labels(results)
     if not scenes:
         return {}
-    pairs = _pairs(results, results.task_metric)
-    found = {mix: transfer(scratch, pretrained, scenes).law for mix, scratch, pretrained in pairs}
-    return {mix: law for mix, law in found.items() if law}
+    pairs = _curves(results, results.task_metric)
+    return {mix: transfer(scratch, pretrained, scenes) for mix, scratch, pretrained in pairs}
 
 
 def _distrust(results: SweepResults) -> Iterator[str]:
@@ -203,11 +211,14 @@ def _distrust(results: SweepResults) -> Iterator[str]:
     same_compute = arm_of(results, metric, SCRATCH, COMPUTE)
     for mix, scratch, pretrained in _pairs(results, metric):
         reached = plateaus(results, metric, SCRATCH, scratch), plateaus(results, metric, mix, pretrained)
-        yield from warnings(scratch, pretrained, *reached, same_compute)
+        yield from warnings(scratch, pretrained, *reached, same_compute, mix)
 
 
 def _undertrained(results: SweepResults) -> bool:
     """Whether a run from scratch still improved when it was stopped, or more compute clearly helps scratch."""
-    short = any(not c.plateau for c in results.cells if c.mix == SCRATCH and not c.control and c.ratio > 0)
+    if any(not c.plateau for c in results.cells if c.mix == SCRATCH and not c.control and c.ratio > 0):
+        return True
     metric = results.task_metric
-    return short or _above(arm_of(results, metric, SCRATCH, COMPUTE), arm_of(results, metric, SCRATCH))[0].low > 0
+    scratch, more = (arm_of(results, metric, SCRATCH, control) for control in ("", COMPUTE))
+    common = [ratio for ratio in more.ratios.tolist() if scratch.has(ratio)] if scratch and more else []
+    return bool(scratch and more and common) and compare(scratch, more, common).difference.low > 0  # type: ignore[arg-type]

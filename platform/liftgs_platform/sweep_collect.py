@@ -15,11 +15,11 @@ from liftgs import codecs
 from liftgs_platform import spec as specs
 from liftgs_platform import storage
 from liftgs_platform.manifest import MANIFEST
-from liftgs_platform.mixture import Mixture
+from liftgs_platform.mixture import Mixture, scene_of
 from liftgs_platform.revision import code_revision, git_revision
 from liftgs_platform.stages import Stage, Store
 from liftgs_platform.sweep_plan import NETWORK, CellPlan, PlanSpec
-from liftgs_platform.sweep_results import Cell, StageCost, SweepResults
+from liftgs_platform.sweep_results import Cell, Planned, StageCost, SweepResults
 
 _NAMES = {"pseudolabel": "label", "pretrain": "pretrain", "finetune": "finetune", "evaluate": "evaluate"}
 
@@ -36,20 +36,22 @@ def collect(spec: PlanSpec, cells: Sequence[CellPlan], store: Store, reused: Col
     Raises:
         BadInput: a file of a stage is damaged; says which.
     """
-    users = Counter(stage.hash for cell in cells for stage in cell.stages)
     stages = {stage.hash: stage for cell in cells for stage in cell.stages}
     ends = {digest: store.done(stage) for digest, stage in stages.items()}
+    measured = [cell for cell in cells if ends[cell.evaluation.hash] is not None]
+    users = Counter(stage.hash for cell in measured for stage in cell.stages)
     costs = tuple(
         StageCost(_NAMES[stage.kind], stage.title, digest, end.seconds, digest in reused, users[digest])  # type: ignore[arg-type]
         for digest, stage in stages.items()
-        if (end := ends[digest]) is not None
+        if (end := ends[digest]) is not None and users[digest]
     )
-    found = tuple(_cell(cell, store) for cell in cells if ends[cell.evaluation.hash] is not None)
+    found = tuple(_cell(cell, store) for cell in measured)
     return SweepResults(
         name="",
         task_metric="AP25",
         cells=found,
         stages=costs,
+        planned=tuple(Planned(cell.mix, cell.control, cell.ratio, cell.seed) for cell in cells),
         axes={"mix": [*dict.fromkeys(cell.mix for cell in cells)], "ratio": list(spec.ratios), "seeds": spec.seeds},
         provenance={
             "code": code_revision(),
@@ -82,7 +84,7 @@ def _cell(cell: CellPlan, store: Store) -> Cell:
         classes={name: {k: _number(v) for k, v in row.items()} for name, row in network["classes"].items()},
         groups={row["group"]: _accuracies(row) for row in network["groups"]},
         scenes={name: _number(value) for name, value in network["scenes"].items()},
-        pictures={name: storage.join(folder, "papers", NETWORK, f"{name}.png") for name in list(network["scenes"])[:3]},
+        pictures={name: storage.join(folder, "papers", NETWORK, f"{name}.png") for name in network["scenes"]},
         steps=tuned.get("stopped_at", 0),
         plateau=tuned.get("plateau", False),
         seconds=sum(end.seconds for one in (cell.finetuning, stage) if one and (end := store.done(one))),
@@ -103,8 +105,12 @@ def _training(stage: Stage | None, store: Store) -> dict[str, Any]:
 
 
 def _labelled(stage: Stage | None, store: Store) -> int:
-    """Samples that a finetuning learned from."""
-    return len(Mixture(store.ready_spec(stage).corpora, 0)) if stage else 0
+    """Scenes that a finetuning learned from."""
+    if stage is None:
+        return 0
+    corpora = Mixture(store.ready_spec(stage).corpora, 0)
+    kept = zip(corpora.readers, corpora.kept, strict=True)
+    return sum(len({scene_of(reader.key(index)) for index in used}) for reader, used in kept)
 
 
 def _accuracies(row: dict[str, Any]) -> dict[str, float]:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from liftgs_platform import storage
 from liftgs_platform.typed_json import read_json, write_json
 
 #: The mix of networks that were never pretrained.
@@ -82,6 +81,16 @@ class Cell:
         return f"{arm}, ratio {self.ratio:g}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A network that the sweep is to measure; see `Cell`."""
+
+    mix: str
+    control: str
+    ratio: float
+    seed: int
+
+
 #: Of stages, in the order of the work.
 StageKind = Literal["label", "pretrain", "finetune", "evaluate"]
 
@@ -96,7 +105,7 @@ class StageCost:
         hash: its identity.
         seconds: that it ran, when it ran.
         reused: it was there already, from another sweep or an earlier try.
-        users: how many cells need it; a plain grid would run it so often.
+        users: networks so far that needed it; a plain grid would have run it so often.
     """
 
     kind: StageKind
@@ -116,6 +125,7 @@ class SweepResults:
         task_metric: the headline, e.g. "AP25".
         cells: in any order; runs that failed are simply not there.
         stages: every distinct stage, once.
+        planned: all networks, those that are not there yet or failed too; empty if nobody knows.
         axes: what was varied: axis -> its values.
         provenance: code revision, versions, spec, machine, dates: whatever names where this comes from.
         mixes: mix -> corpus -> samples pretrained on; from these follow the pairs of mixes that differ by one corpus.
@@ -130,6 +140,7 @@ class SweepResults:
     task_metric: str
     cells: tuple[Cell, ...]
     stages: tuple[StageCost, ...] = ()
+    planned: tuple[Planned, ...] = ()
     axes: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     mixes: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -198,10 +209,6 @@ class SweepResults:
         """
         return read_json(uri, FORMAT, SweepResults)
 
-    def write_csv(self, uri: str) -> None:
-        """All networks, see `cells_csv`."""
-        storage.write_bytes(uri, cells_csv(self).encode())
-
 
 @dataclass(frozen=True)
 class MultiplierRow:
@@ -228,10 +235,16 @@ class MultiplierRow:
     metric: str
 
 
-def multiplier_csv(rows: Iterable[MultiplierRow]) -> str:
-    """`multiplier.csv`; the ratio of all together is "all"."""
+def multiplier_csv(rows: Iterable[MultiplierRow], undertrained: bool) -> str:
+    """`multiplier.csv`; the ratio of all together is "all".
+
+    Args:
+        rows: to write.
+        undertrained: whether scratch could be better than its curve, so that none is to be quoted; a column says so.
+    """
     names = [f.name for f in fields(MultiplierRow)]
-    return _csv(names, ([getattr(row, name) if name != "ratio" else _all(row.ratio) for name in names] for row in rows))
+    lines = ([getattr(row, name) if name != "ratio" else _all(row.ratio) for name in names] for row in rows)
+    return _csv([*names, "undertrained"], ([*line, undertrained] for line in lines))
 
 
 def cells_csv(results: SweepResults) -> str:

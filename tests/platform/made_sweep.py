@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from liftgs_platform.sweep_results import COMPUTE, SCRATCH, Cell, StageCost, SweepResults
+from liftgs_platform.sweep_results import COMPUTE, SCRATCH, Cell, Planned, StageCost, SweepResults
 
 RATIOS = (0.1, 0.2, 0.5, 1.0)
 #: metric -> (top, how far below it nothing is, how fast labels help)
@@ -100,6 +100,7 @@ def made_sweep(
             "task_metric": "AP25",
             "cells": tuple(cells),
             "stages": stages,
+            "planned": tuple(Planned(c.mix, c.control, c.ratio, c.seed) for c in cells),
             "axes": {"ratio": list(scratch_ratios), "seed": list(range(seeds)), "mix": [SCRATCH, *multipliers]},
             "provenance": {"code": "0.1.0+abc", "spec": "job: sweep\nratios: [0.1, 0.2]\n", "machine": {"cpus": 2}},
             **facts,

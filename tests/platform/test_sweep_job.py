@@ -402,8 +402,9 @@ def test_help_and_shipped_sweeps_load() -> None:
     from conftest import ROOT
 
     for preset in sorted((ROOT / "jobs" / "sweeps").glob("*.yaml")):
-        spec = specs.load(ROOT / "jobs" / "sweep.yaml", [f"sweeps={preset.stem}", "output=x"], sweep.Spec)
+        spec = specs.load(ROOT / "jobs" / "sweep.yaml", [f"sweeps={preset.stem}"], sweep.Spec)
+        assert spec.output == f"sweeps/{preset.stem}", "or one preset would overwrite the results of another"
         cells = sweep_plan.plan(spec, ROOT / "jobs")
         assert cells[0].mix == sweep_plan.SCRATCH
     with pytest.raises(SpecError, match="no sweeps is called"):
-        specs.load(ROOT / "jobs" / "sweep.yaml", ["sweeps=nothing", "output=x"], sweep.Spec)
+        specs.load(ROOT / "jobs" / "sweep.yaml", ["sweeps=nothing"], sweep.Spec)

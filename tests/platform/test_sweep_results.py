@@ -16,7 +16,7 @@ import pytest
 from made_sweep import made_sweep
 
 from liftgs.scene import BadInput
-from liftgs_platform.sweep_results import COMPUTE, SCRATCH, Cell, MultiplierRow, SweepResults, multiplier_csv
+from liftgs_platform.sweep_results import COMPUTE, SCRATCH, Cell, MultiplierRow, SweepResults, cells_csv, multiplier_csv
 from liftgs_platform.typed_json import plain
 
 
@@ -119,11 +119,9 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         SweepResults.read(str(file))
 
 
-def test_cells_csv_has_a_line_per_network_and_a_column_per_metric(tmp_path: Path) -> None:
+def test_cells_csv_has_a_line_per_network_and_a_column_per_metric() -> None:
     named = tiny(cells=(*tiny().cells, Cell('a "b", c\nd', "", 0.1, 0, {"AP25": [0.5, 0.5, 0.5]})))
-    named.write_csv(str(tmp_path / "networks.csv"))
-    with open(tmp_path / "networks.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(cells_csv(named), newline="")))
     assert len(rows) == 4
     by = {(row["mix"], float(row["ratio"]), int(row["seed"])): row for row in rows}
     assert float(by["none", 0.1, 0]["AP25"]) == 0.25
@@ -137,8 +135,9 @@ def test_multiplier_csv_is_read_by_others() -> None:
         MultiplierRow("A", 0.1, 2.25, 1.5, math.inf, "above", 3, "AP25"),
         MultiplierRow("A", None, math.nan, math.nan, math.nan, "", 0, "AP25"),
     ]
-    text = multiplier_csv(rows)
-    assert text.splitlines()[0] == "mix,ratio,multiplier,low,high,censored,seeds,metric"
+    text = multiplier_csv(rows, undertrained=True)
+    assert text.splitlines()[0] == "mix,ratio,multiplier,low,high,censored,seeds,metric,undertrained"
     first, second = csv.DictReader(io.StringIO(text))
     assert (float(first["ratio"]), float(first["multiplier"]), float(first["high"])) == (0.1, 2.25, math.inf)
+    assert {first["undertrained"], second["undertrained"]} == {"True"}
     assert (second["ratio"], second["multiplier"], second["censored"]) == ("all", "", "")

@@ -11,15 +11,17 @@ from liftgs_platform.report import svg
 def interval(
     value: float, low: float, high: float, limits: tuple[float, float], colour: str, shape: str, censored: str = ""
 ) -> str:
-    """A multiplier with its interval on a logarithmic line, 1 marked; what is off the line ends in an open arrow."""
+    """A multiplier on a logarithmic line, 1 marked, with its interval if known; an open arrow is an end off it."""
     width, middle = 200, 9.0
     x = svg.Scale(*limits, 6, width - 6, log=True)
-    left, right = x.clamped(low), x.clamped(high)
-    parts = [f'<path class="one" d="M{x.clamped(1):.1f} 0V18"/>', f'<path class="line" d="M{left:.1f} 9H{right:.1f}"/>']
-    if not low >= limits[0]:
-        parts.append(svg.arrow(left + 8, left, middle, "bound", solid_head=False))
-    if not high <= limits[1]:
-        parts.append(svg.arrow(right - 8, right, middle, "bound", solid_head=False))
+    parts = [f'<path class="one" d="M{x.clamped(1):.1f} 0V18"/>']
+    if not (math.isnan(low) or math.isnan(high)):
+        left, right = x.clamped(low), x.clamped(high)
+        parts.append(f'<path class="line" d="M{left:.1f} 9H{right:.1f}"/>')
+        if low < limits[0]:
+            parts.append(svg.arrow(left + 8, left, middle, "bound", solid_head=False))
+        if high > limits[1]:
+            parts.append(svg.arrow(right - 8, right, middle, "bound", solid_head=False))
     kind = "mark hollow" if censored else "mark"
     parts.append(svg.marker(shape, x.clamped(value), middle, 4.2, kind))
     return _inline(colour, width, 18, parts)

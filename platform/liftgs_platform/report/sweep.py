@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ Arm = tuple[str, str]
 
 
 def sweep_report(
-    results: Annotated[str, typer.Argument(help="A sweep's results.json: a path or URL (s3://...).")],
+    results: Annotated[str, typer.Argument(help="A sweep's results.json.gz: a path or URL (s3://...).")],
     output: Annotated[str, typer.Option(help="Where the page goes, a path or URL.")] = "report.html",
 ) -> None:
     """Write one HTML page about a sweep: the data multiplier, its intervals, fairness, costs and provenance."""
@@ -57,17 +57,19 @@ def render(results: SweepResults, answers: Answers) -> str:
     overall = sorted((row for row in answers.multipliers if row.ratio is None), key=lambda row: -answers.mean(row.mix))
     best = words.best_of(overall)
     others = sorted((row for row in overall if row is not best), key=lambda row: -row.multiplier)
-    mix = best.mix if best else ""
+    mix = best.mix if best else answers.highest
     looks = styles(results.arms())
     scenes = {cell.ratio: cell.labelled_scenes for cell in results.cells}
     paired = pairs(results, mix)
+    warnings = [*answers.distrust, *words.gaps(results)]
     return str(
         _template().render(
             name=results.name,
-            lead=words.lead(overall, answers.undertrained, bool(answers.distrust)),
+            lead=words.lead(overall, answers.undertrained, bool(warnings), tables.verdicts(answers)),
             others=[words.opened(words.sentence(row)) for row in others],
+            undertrained=answers.undertrained,
             facts=_facts(results),
-            warnings=[*answers.distrust, *words.gaps(results)],
+            warnings=warnings,
             metric=results.task_metric.removesuffix(" all"),
             best=mix,
             **_figures(results, answers, mix, looks, scenes),
@@ -81,7 +83,7 @@ def render(results: SweepResults, answers: Answers) -> str:
             **cases(paired, (words.arm_name(SCRATCH), mix)),
             **tables.costs(results),
             downloads=[
-                _download("multiplier.csv", multiplier_csv(answers.multipliers)),
+                _download("multiplier.csv", multiplier_csv(answers.multipliers, answers.undertrained)),
                 _download("networks.csv", cells_csv(results)),
             ],
             provenance=tables.provenance(results),
@@ -119,9 +121,8 @@ def curves(results: SweepResults, metric: str, arms: Sequence[Arm], looks: dict[
     return drawn
 
 
-def arrows(rows: Sequence[MultiplierRow], drawn: Sequence[Curve], colour: str) -> list[Arrow]:
+def arrows(rows: Sequence[MultiplierRow], heights: Mapping[float, float], colour: str) -> list[Arrow]:
     """The multipliers of one mix as arrows, from its mean score at each ratio."""
-    heights = {mean[0]: mean[1] for curve in drawn if curve.colour == colour for mean in curve.means}
     return [
         Arrow(
             ratio=row.ratio,
@@ -147,7 +148,8 @@ def _figures(
         drawn = curves(results, metric, shown, looks)
         rows = answers.multipliers_of(metric, mix)
         label = f"{metric.removesuffix(' all')} (%)"
-        found = arrows(rows, drawn, looks[mix, ""][0]) if mix else []
+        heights = {ratio: level.value for ratio, level in levels(results, metric, mix)} if mix else {}
+        found = arrows(rows, heights, looks[mix, ""][0]) if mix else []
         return scaling(drawn, found, label, size, title, scenes if size is LARGE else None)
 
     panels = [
@@ -171,10 +173,12 @@ def _facts(results: SweepResults) -> str:
     seeds = {cell.seed for cell in results.cells}
     ratios = {cell.ratio for cell in results.cells if cell.ratio > 0}
     draws = max((len(values) - 1 for cell in results.cells for values in cell.figures.values()), default=0)
+    of_all = f" of {len(results.planned)}" if len(results.planned) > len(results.cells) else ""
+    known = f"intervals from seeds and {words.count(draws, 'resample')} of the scenes"
     return (
-        f"{words.count(len(results.cells), 'network')}, {words.count(len(ratios), 'ratio')} of labels, "
-        f"{words.count(len(seeds), 'seed')}, measured by {results.task_metric.removesuffix(' all')}; intervals from "
-        f"seeds and {words.count(draws, 'resample')} of the scenes."
+        f"{words.count(len(results.cells), 'network')}{of_all}, {words.count(len(ratios), 'ratio')} of labels, "
+        f"{words.count(len(seeds), 'seed')}, measured by {results.task_metric.removesuffix(' all')}; "
+        f"{known if len(seeds) > 1 else 'no intervals, which take a second seed'}."
     )
 
 

@@ -125,6 +125,19 @@ def _share(value: float) -> str:
     return "0%" if shown in ("+0%", "−0%") else shown
 
 
+def verdicts(answers: Answers) -> list[tuple[str, str, str]]:
+    """Of each claim: better, worse, and how it stands with what is sure."""
+    return [
+        (arm_name(d.better), arm_name(d.worse), d.verdict + (f" ({_by(d.by)})" if math.isfinite(d.by.value) else ""))
+        for d in answers.claims
+    ]
+
+
+def _by(by: Estimate) -> str:
+    span = f", 95 % CI {_points_span(by)}" if math.isfinite(by.low) else ""
+    return f"{points(by.value)} points{span}"
+
+
 def comparisons(answers: Answers) -> dict[str, Any]:
     """Claims with verdicts, and the triangle of all arms, best first."""
     claims = [
@@ -172,7 +185,7 @@ def costs(results: SweepResults) -> dict[str, Any]:
         f"takes {once:,.0f} ({duration(once)}), which saves {grid - once:,.0f} stage-seconds{share}."
     )
     if once > ran:
-        saving += f" Of these stages this sweep ran {duration(ran)} itself; the rest was there already."
+        saving += f" The last submission ran {duration(ran)} of it; the rest was there already."
     return {"costs": [*rows, total | {"total": True}], "saving": saving}
 
 

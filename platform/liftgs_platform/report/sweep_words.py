@@ -5,28 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from liftgs.scaling.estimate import Estimate
-from liftgs.scaling.transfer import PowerLaw
+from liftgs.scaling.transfer import PowerLaw, Transfer
+from liftgs_platform.sweep_arms import all_labels
 from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
 
 
-def lead(rows: Sequence[MultiplierRow], undertrained: bool, warned: bool) -> str:
-    """The answer, about the mix whose multiplier over all ratios is the highest.
+def lead(
+    rows: Sequence[MultiplierRow], undertrained: bool, warned: bool, claims: Sequence[tuple[str, str, str]] = ()
+) -> str:
+    """The answer: the mix whose multiplier over all ratios is the highest, or what became of the claims.
 
     Args:
         rows: that of all ratios together, of each mix.
         undertrained: whether scratch could be better than its curve.
         warned: whether anything else speaks against the comparison.
+        claims: better, worse, verdict.
     """
     best = best_of(rows)
-    if best is None:
+    if best is not None:
+        said = sentence(best, f", the highest of {len(rows)} mixes," if len(rows) > 1 else "")
+    elif claims:
+        said = "; ".join(f"{better} > {worse}: {verdict}" for better, worse, verdict in claims) + "."
+    else:
         return "No answer: it takes scratch at two ratios of labels or more, and pretrained networks."
-    said = sentence(best, f", the best of {len(rows)} mixes," if len(rows) > 1 else "")
     if undertrained:
         return (
-            f"Not to be quoted: {said} But scratch is under-trained here, so that the true value may be lower, even 1."
+            f"Not to be quoted: {said} But scratch is under-trained here, so that the truth may be less, even nothing."
         )
     return opened(said) + (" With reservations, which follow." if warned else "")
 
@@ -72,45 +77,76 @@ def _span(row: MultiplierRow) -> str:
 
 
 def gaps(results: SweepResults) -> list[str]:
-    """What is missing from the sweep itself: runs, seeds, the control."""
+    """What is missing from the sweep itself: networks, the control, whole scenes for a ratio."""
+    there = {(cell.mix, cell.control, cell.ratio, cell.seed) for cell in results.cells}
+    absent: dict[tuple[str, str], dict[float, list[int]]] = {}
+    for one in results.planned:
+        if (one.mix, one.control, one.ratio, one.seed) not in there:
+            absent.setdefault((one.mix, one.control), {}).setdefault(one.ratio, []).append(one.seed)
     said = []
-    for mix, control in results.arms():
-        ratios, seeds, values = results.scores(mix, results.task_metric, control)
-        absent = [
-            f"{ratio:g} (seed {', '.join(str(seed) for seed, gone in zip(seeds, row, strict=True) if gone)})"
-            for ratio, row in zip(ratios, np.isnan(values[:, :, 0]), strict=True)
-            if ratio > 0 and row.any()
-        ]
-        if absent:
-            said.append(
-                f"Runs of {arm_name(mix, control)} are missing: ratio {', '.join(absent)}. The others are used."
-            )
-    if (SCRATCH, "") in results.arms() and (SCRATCH, COMPUTE) not in results.arms():
+    for arm, ratios in absent.items():
+        runs = ", ".join(
+            f"{f'ratio {ratio:g}' if ratio else 'zero-shot'} (seed {', '.join(map(str, sorted(seeds)))})"
+            for ratio, seeds in sorted(ratios.items())
+        )
+        said.append(f"Runs of {arm_name(*arm)} are missing, as yet or for good: {runs}.")
+    arms = {*results.arms(), *((one.mix, one.control) for one in results.planned)}
+    if (SCRATCH, "") in arms and (SCRATCH, COMPUTE) not in arms:
         said.append(
             "Scratch was not trained for as long as pretraining and finetuning together; part of the gain may be time."
         )
-    return said
+    return said + _rounded(results)
+
+
+def _rounded(results: SweepResults) -> list[str]:
+    """Ratios that are no whole number of scenes."""
+    scenes = {c.ratio: c.labelled_scenes for c in results.cells if c.ratio and c.labelled_scenes}
+    whole = all_labels(results)
+    off = [
+        f"{ratio:g} is {count(n, 'scene')}"
+        for ratio, n in sorted(scenes.items())
+        if abs(n / (ratio * whole) - 1) > 0.02
+    ]
+    if not off:
+        return []
+    return [
+        f"Of {whole} labelled scenes, ratio {', '.join(off)}; multipliers are read at the ratios as they are named."
+    ]
 
 
 def arm_name(mix: str, control: str = "") -> str:
     """What tables call an arm."""
     name = "scratch" if mix == SCRATCH else mix
-    return f"{name}, same total compute" if control == COMPUTE else name
+    return f"{name}, more compute" if control == COMPUTE else name
 
 
-def transfers(found: Mapping[str, PowerLaw]) -> list[str]:
-    """Effective data transferred, a sentence per mix."""
+def transfers(found: Mapping[str, Transfer]) -> list[str]:
+    """Effective data transferred, a sentence per mix: at each ratio, and the power law if there is one."""
     return [
-        f"Effective data transferred by {mix}: {law.k.value:.3g} × (labelled scenes)^{law.alpha.value:.2f} labelled "
-        f"scenes, fitted to {count(len(law.ratios), 'ratio')} after Hernandez et al. 2021{_exponent(law.alpha)}."
-        for mix, law in found.items()
+        f"Effective data transferred by {mix}: {_listed([_scenes(one) for one in each.transferred])} labelled scenes "
+        f"beside {_listed([f'{n:g}' for n in each.scenes])}" + (_law(each.law, len(each.scenes)) if each.law else ".")
+        for mix, each in found.items()
     ]
 
 
-def _exponent(alpha: Estimate) -> str:
-    if not (math.isfinite(alpha.low) and math.isfinite(alpha.high)):
-        return ""
-    return f" (95 % CI of the exponent {alpha.low:.2f} to {alpha.high:.2f})".replace("-", "−")
+def _scenes(transferred: Estimate) -> str:
+    bound = {"above": "≥ ", "below": "≤ "}.get(transferred.censored, "")
+    return bound + f"{transferred.value:.1f}".replace("-", "−")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _law(law: PowerLaw, of: int) -> str:
+    used = count(of, "ratio") if len(law.ratios) == of else f"{len(law.ratios)} of {of} ratios, where it is above 0"
+    ends = law.alpha.low, law.alpha.high
+    span = (
+        f"95 % CI {ends[0]:.2f} to {ends[1]:.2f}" if all(map(math.isfinite, ends)) else "95 % CI unknown or unbounded"
+    )
+    return f"; about {law.k.value:.3g} × (labelled scenes)^{law.alpha.value:.2f} ({used}; exponent {span}).".replace(
+        "-", "−"
+    )
 
 
 def times(multiplier: float) -> str:

@@ -31,8 +31,8 @@ def test_runs_that_ended_before_their_plateau_are_counted() -> None:
     plateau[1] = False
     plateau[3, 0] = False
     first, second = told(exact(RATIOS, GROWN), plateau=plateau)
-    assert first.startswith("At ratio 0.2, 2 of 2 scratch runs were still improving")
-    assert second.startswith("At ratio 1, 1 of 2 scratch runs")
+    assert first.startswith("At ratio 0.2, 2 of 2 runs of scratch ended before any plateau was seen")
+    assert second.startswith("At ratio 1, 1 of 2 runs of scratch")
     assert "multipliers are too large" in first
 
 
@@ -61,8 +61,18 @@ def test_more_steps_that_help_scratch_unmask_its_curve() -> None:
     """Scratch at ratio 1: 35 with the steps of finetuning, 60 with more; pretrained 43."""
     scratch, pretrained = exact(RATIOS, [18.0, 27.0, 33.0, 35.0]), exact(RATIOS, [26.0, 34.0, 40.0, 43.0])
     lead, gap = told(scratch, pretrained, same_compute=exact([1.0], [60.0]))
-    assert lead.startswith("At ratio 1, scratch with the same total compute scores 17 above the pretrained")
+    assert lead.startswith("At ratio 1, scratch with more compute scores higher: what pretraining gains")
+    assert lead.endswith("is compute, not data.")
     assert gap.startswith("At ratio 1, scratch scores higher with more steps")
+
+
+def test_a_lead_of_more_compute_that_chance_may_explain_is_no_more_than_that() -> None:
+    scratch, pretrained = noisy(0, World(seed_sd=0.05), seeds=2)
+    same = Arm(pretrained.ratios[:1], pretrained.scores[:1] + 0.001)
+    said = " ".join(told(scratch, pretrained, same_compute=same))
+    assert "scratch with more compute scores no lower: what pretraining gains" in said
+    assert "may be compute" in said
+    assert "is compute, not data" not in said
 
 
 def test_a_lone_seed_is_told() -> None:

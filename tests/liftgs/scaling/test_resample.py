@@ -26,6 +26,9 @@ def test_one_mean_has_the_interval_of_the_t_test() -> None:
     values = scores[0, :, 0]
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
     assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=0.003)
+    drawn, again = resample(arm, arm, DRAWS, seed=0)
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=0.003)
+    np.testing.assert_array_equal(drawn, again)
 
 
 def test_seeds_of_all_ratios_tell_how_far_they_spread() -> None:

@@ -99,7 +99,7 @@ def row(
         ),
         ([], "No answer"),
         ([row(math.nan)], "No answer"),
-        ([row(), replace(row(3.0), mix="C")], "Pretraining on C, the best of 2 mixes, is worth 3.0×"),
+        ([row(), replace(row(3.0), mix="C")], "Pretraining on C, the highest of 2 mixes, is worth 3.0×"),
     ],
 )
 def test_the_answer_claims_what_was_shown(rows: list[MultiplierRow], said: str) -> None:
@@ -115,7 +115,7 @@ def test_an_unfair_comparison_is_never_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "warning"), [({"plateau": False}, "still improving"), ({"compute": 1.5}, "under-trained")]
+    ("made", "warning"), [({"plateau": False}, "ended before any plateau"), ({"compute": 1.5}, "under-trained")]
 )
 def test_an_undertrained_scratch_curve_is_told_at_once(made: dict[str, Any], warning: str) -> None:
     page = page_of(made_sweep({"A": 2.0}, **made))
@@ -248,8 +248,62 @@ def test_missing_runs_are_said_and_do_not_break_the_page() -> None:
         c for c in whole.cells if (c.mix, c.ratio, c.seed) not in {("A", 0.2, 1), ("A", 0.2, 2), (SCRATCH, 0.5, 0)}
     )
     text = page_of(replace(whole, cells=lost)).text
-    assert "Runs of A are missing: ratio 0.2 (seed 1, 2)." in text
-    assert "Runs of scratch are missing: ratio 0.5 (seed 0)." in text
+    assert "Runs of A are missing, as yet or for good: ratio 0.2 (seed 1, 2)." in text
+    assert "Runs of scratch are missing, as yet or for good: ratio 0.5 (seed 0)." in text
+
+
+def test_what_no_arm_has_is_missed_too() -> None:
+    """A mix whose pretraining failed, a seed that is not there yet, a ratio, zero-shot: no arm shows their lack."""
+    whole = made_sweep({"A": 2.0, "B": 3.0})
+    kept = tuple(c for c in whole.cells if c.mix != "B" and c.seed < 2 and c.ratio not in (0.0, 0.5))
+    text = page_of(replace(whole, cells=kept)).text
+    assert f"{len(kept)} networks of {len(whole.cells)}, " in text
+    assert "Runs of B are missing, as yet or for good: zero-shot (seed 0, 1, 2), ratio 0.1 (seed 0, 1, 2)" in text
+    assert "Runs of A are missing, as yet or for good: zero-shot (seed 0, 1, 2), ratio 0.1 (seed 2)" in text
+    assert "ratio 0.5 (seed 0, 1, 2)" in text
+    assert "With reservations, which follow." in text
+
+
+def test_a_sweep_at_one_ratio_answers_with_its_orderings_and_is_not_spared_the_warnings() -> None:
+    made: dict[str, Any] = {"ratios": (0.2,), "scratch_ratios": (0.2,), "compute": None, "plateau": False}
+    results = made_sweep({"A": 2.0, "B": 4.0}, orderings=(("B", "A", SCRATCH),), **made)
+    text = page_of(results).text
+    assert re.search(r"Not to be quoted: B > A: \w[\w ]* \(\+[\d.]+ points, 95 % CI .*; A > scratch: holds", text)
+    assert "At ratio 0.2, 3 of 3 runs of A ended before any plateau was seen" in text
+    assert "pretrained on B (filled)" in text, "the highest mix stands for a best one"
+
+
+def test_ratios_that_are_no_whole_scenes_are_told() -> None:
+    results = made_sweep({"A": 2.0})
+    assert "multipliers are read at the ratios" not in page_of(results).text
+    cells = tuple(replace(c, labelled_scenes={0.1: 2, 0.2: 4}.get(c.ratio, round(16 * c.ratio))) for c in results.cells)
+    text = page_of(replace(results, cells=cells)).text
+    assert "Of 16 labelled scenes, ratio 0.1 is 2 scenes, 0.2 is 4 scenes; multipliers are read at the ratios" in text
+
+
+def test_mixes_are_ranked_by_what_all_of_them_have() -> None:
+    """One that ended at the low ratios alone must not look worse for it."""
+    whole = made_sweep({"A": 1.2, "B": 3.0})
+    cells = tuple(c for c in whole.cells if c.mix != "B" or c.ratio in (0.1, 0.2))
+    assert answer(replace(whole, cells=cells)).highest == "B"
+
+
+def test_one_seed_draws_no_interval() -> None:
+    results = made_sweep({"A": 2.0}, seeds=1)
+    html = sweep.render(results, answer(results))
+    assert "no intervals, which take a second seed" in Page(html).text
+    assert not re.search(r"[ \"MHV,]nan", html)
+
+
+def test_data_transferred_is_told_at_each_ratio_whether_or_not_a_law_fits() -> None:
+    text = page_of(made_sweep({"A": 2.0}, ratios=(0.1, 0.2, 0.5), noise=1e-6)).text
+    found = re.search(
+        r"transferred by A: ([\d.]+), ([\d.]+) and ([\d.]+) labelled scenes beside 8, 16 and 40; about", text
+    )
+    assert found
+    assert [float(part) for part in found.groups()] == pytest.approx([8, 16, 40], rel=0.2)
+    harm = page_of(made_sweep({"A": 0.7}, ratios=(0.2, 0.5), noise=1e-6)).text
+    assert re.search(r"transferred by A: −[\d.]+ and −[\d.]+ labelled scenes beside 16 and 40\.", harm)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +330,7 @@ def test_half_a_sweep_still_has_a_page(keep: Any) -> None:
 
 def test_three_rows_stand_in_every_comparison() -> None:
     text = page_of(made_sweep({"A": 2.0})).text
-    assert "ratio scratch scratch, same total compute A 0 zero-shot" in text
+    assert "ratio scratch scratch, more compute A 0 zero-shot" in text
     results = made_sweep({"A": 2.0})
     _, _, scores = results.scores(SCRATCH, "AP25", COMPUTE)
     assert f"{100 * scores[0, :, 0].mean():.1f}" in text
@@ -288,7 +342,17 @@ def test_the_downloads_are_the_tables() -> None:
     tables = [
         list(csv.DictReader(io.StringIO(base64.b64decode(link.partition("base64,")[2]).decode()))) for link in links
     ]
-    assert list(tables[0][0]) == ["mix", "ratio", "multiplier", "low", "high", "censored", "seeds", "metric"]
+    assert list(tables[0][0]) == [
+        "mix",
+        "ratio",
+        "multiplier",
+        "low",
+        "high",
+        "censored",
+        "seeds",
+        "metric",
+        "undertrained",
+    ]
     assert [line["ratio"] for line in tables[0]] == ["0.1", "0.2", "0.5", "1.0", "all"]
     assert len(tables[1]) == len(results.cells)
 
