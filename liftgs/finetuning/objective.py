@@ -14,6 +14,7 @@ from liftgs.losses.grounding import GroundingConfig, mask_losses, token_loss
 from liftgs.losses.matching import MatchingConfig, match
 from liftgs.model.decoder import LayerOutput
 from liftgs.model.liftgs import EncodedScene, LiftGS
+from liftgs.precision import without_autocast
 from liftgs.training.trainer import Losses
 
 
@@ -53,6 +54,7 @@ class GroundingObjective:
         terms = {name: value / sum(map(len, items)) for name, value in sums.items()}
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
+    @without_autocast
     def _question(
         self,
         model: LiftGS,

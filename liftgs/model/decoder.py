@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from liftgs.precision import without_autocast
+
 #: All of PyTorch's but cuDNN's, which compiles a plan for each new shape, and no two rooms have as many voxels. Without
 #: it a finetuning step of `tiny` on an H200 took 0.109 instead of 0.181 s.
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -171,6 +173,7 @@ class Decoder(nn.Module):
         return self.proposal_content + keys[chosen], self.proposal_place + place[chosen], xyz[chosen]
 
     @torch.no_grad()
+    @without_autocast
     def _attended(self, last: LayerOutput, scene: SceneTokens, queries: int) -> Bool[Tensor, "b x t"]:
         """Where each row may look: a proposal within its last mask, or anywhere if that is empty; a query anywhere."""
         inside = last.mask_embeds @ scene.pooled_mask_features.T >= 0
@@ -286,14 +289,25 @@ class Heads(nn.Module):
         columns = nn.functional.normalize(torch.cat((self.query_side(queries), no_match), 1).float(), dim=-1)
         rows = nn.functional.normalize(self.proposal_side(proposals).float(), dim=-1)
         embeds = torch.cat((self.mask(proposals).float(), self._extent(proposals, centres)), -1)
-        scale, feature_scale = self.log_scales.float().clamp(max=math.log(100)).exp()
-        looks = self._looks(embeds, scene) @ query_features.transpose(1, 2)
-        looks = torch.cat((looks, self.threshold.expand(*looks.shape[:2], 1)), -1)
-        logits = scale * rows @ columns.transpose(1, 2) + feature_scale * looks
+        logits = self._correspondences(rows, columns, self._looks(embeds, scene), query_features)
         hidden = torch.cat((padding, padding.new_zeros(len(padding), 1)), 1)
         return LayerOutput(embeds, logits.masked_fill(hidden[:, None], -math.inf))
 
+    @without_autocast
+    def _correspondences(
+        self,
+        rows: Float[Tensor, "b m d"],
+        columns: Float[Tensor, "b t+1 d"],
+        looks: Float[Tensor, "b m g"],
+        query_features: Float[Tensor, "b t g"],
+    ) -> Float[Tensor, "b m t+1"]:
+        scale, feature_scale = self.log_scales.float().clamp(max=math.log(100)).exp()
+        looks = looks @ query_features.transpose(1, 2)
+        looks = torch.cat((looks, self.threshold.expand(*looks.shape[:2], 1)), -1)
+        return scale * rows @ columns.transpose(1, 2) + feature_scale * looks
+
     @staticmethod
+    @without_autocast
     def _looks(embeds: Float[Tensor, "b m e"], scene: SceneTokens) -> Float[Tensor, "b m g"]:
         """The unit mean feature within each mask. Masks are not taught by it: they should fit, not average well."""
         with torch.no_grad():

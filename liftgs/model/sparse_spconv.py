@@ -39,11 +39,13 @@ def submanifold(
     """As `sparse_ops.submanifold`; layers of one level and kernel share spconv's index pairs."""
     out_channels, kernel, *_, in_channels = weight.shape
     shared = _tensor(level)
-    result = torch.func.functional_call(
-        _layer(in_channels, out_channels, kernel), {"weight": weight}, (shared.replace_feature(features),)
-    )
+    # Under autocast spconv's functions compute in float16, where gradients of means over many voxels vanish.
+    with torch.autocast("cuda", enabled=False):
+        result = torch.func.functional_call(
+            _layer(in_channels, out_channels, kernel), {"weight": weight}, (shared.replace_feature(features.float()),)
+        )
     shared.indice_dict.update(result.indice_dict)
-    return cast(Tensor, result.features)
+    return cast(Tensor, result.features).to(features.dtype)
 
 
 @cache

@@ -20,6 +20,7 @@ from liftgs.losses.matching import MatchingConfig, match
 from liftgs.losses.pixels import contrastive_loss, photometric_loss
 from liftgs.model.decoder import LayerOutput
 from liftgs.model.liftgs import EncodedScene, LiftGS
+from liftgs.precision import without_autocast
 from liftgs.pretraining.items import Item, ItemView
 from liftgs.render import Rasterization, rasterize
 from liftgs.training.trainer import Losses
@@ -84,6 +85,7 @@ class Objective:
             return [[] for _ in item.views]
         return model.decode_sets(scene, [view.queries for view in item.views])
 
+    @without_autocast
     def _view(
         self, model: LiftGS, scene: EncodedScene, view: ItemView, answers: Sequence[LayerOutput]
     ) -> dict[str, Tensor]:

@@ -22,8 +22,8 @@ class CudaRasterization(Rasterization):
 
     @property
     def alpha(self) -> Float[Tensor, "h w"]:  # type: ignore[override]
-        """See `Rasterization.alpha`. Free once a composite was made."""
-        if self._alpha is None:
+        """See `Rasterization.alpha`. Free once a composite was made, with gradients if they are on now."""
+        if self._alpha is None or (torch.is_grad_enabled() and not self._alpha.requires_grad):
             self.composite(self._gaussians.opacities.new_zeros(len(self._gaussians), 1))
             assert self._alpha is not None
         return self._alpha
@@ -52,6 +52,6 @@ class CudaRasterization(Rasterization):
                 covars=(covars + covars.mT) / 2,  # gsplat reads the upper triangle; the gradient shall be symmetric
                 channel_chunk=CHUNK,
             )
-        if self._alpha is None:
+        if self._alpha is None or not self._alpha.requires_grad:
             self._alpha = alphas[0, :, :, 0]
         return images[0]

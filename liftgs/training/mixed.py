@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from liftgs.model.liftgs import LiftGS
+from liftgs.model.norm import batch_norms
 from liftgs.training.trainer import Losses, Objective
 
 
@@ -21,7 +22,17 @@ class MixedObjective:
         self.objectives = dict(objectives)
 
     def __call__(self, model: LiftGS, items: Sequence[Any]) -> Losses:
-        """See `Objective`."""
+        """See `Objective`.
+
+        Raises:
+            ValueError: the network has statistics over all workers' batches, which each sort would ask for at its own
+                time: a worker without items of a sort would leave the others waiting.
+        """
+        if any(norm.sum_over_workers for norm in batch_norms(model)):
+            raise ValueError(
+                "items of several sorts and batch normalisation go together on one worker only: set worker.most=1, "
+                "leave replay out, or take a network with norm=layer"
+            )
         count = sum(len(item) for item in items)
         terms: dict[str, Float[Tensor, ""]] = {}
         for sort, (prefix, objective) in self.objectives.items():

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -231,10 +232,13 @@ class Trainer:
         if batch_norms(self.network):
             return [self._differentiate_together(usable), *[None] * (len(items) - 1)]
         threads = torch.get_num_threads()
-        side_by_side = min(len(usable), threads)
-        if side_by_side <= 1 or self.device.type != "cpu" or self._draws_random_numbers:
+        alone = self.optim.batch_size == 1 or threads == 1
+        if alone or self.device.type != "cpu" or self._draws_random_numbers:
             return [None if item is None else self._differentiate(item) for item in items]
-        with ThreadPoolExecutor(side_by_side, "item", torch.set_num_threads, (threads // side_by_side,)) as pool:
+        # Each item has as many threads on any number of workers, since kernels round by how they share out their work.
+        each = max(1, threads // self.optim.batch_size)
+        side_by_side = max(1, min(len(usable), threads))
+        with ThreadPoolExecutor(side_by_side, "item", torch.set_num_threads, (each,)) as pool:
             return list(pool.map(lambda item: None if item is None else self._differentiate(item), items))
 
     @property
@@ -250,8 +254,9 @@ class Trainer:
         """Of all this worker's items, where statistics go over those of all workers: in step with the others."""
         if not sum(self.world.gather(len(items))):
             return None
-        done = self._forward(items) if items else self._forward_for_others()
-        return self._backward(done, wanted=all(self.world.gather(math.isfinite(done.total))))
+        with nullcontext() if items else uncounted(self.network):  # also backward, which may run stages once more
+            done = self._forward(items) if items else self._forward_for_others()
+            return self._backward(done, wanted=all(self.world.gather(math.isfinite(done.total))))
 
     def _forward(self, items: Sequence[Item]) -> _Forward:
         start = time.perf_counter()
@@ -265,7 +270,7 @@ class Trainer:
     def _forward_for_others(self) -> _Forward:
         """Takes part in the others' statistics, as a worker all of whose samples are bad: a voxel that does not count
         goes the same way through the network."""
-        with uncounted(self.network), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             nowhere = voxelise(torch.zeros(1, 3), torch.zeros(1, 3), self.network.config.voxel_size_m)
             features = self.network.encode([nowhere.to(self.device)])[0].features
         return _Forward(Losses(features.sum(), {}), 0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -179,6 +180,36 @@ def test_what_points_look_like_within_a_mask_speaks_for_a_query() -> None:
     assert change[:3].argmax() == 1
     assert change[1] > 1
     assert change[3] == 0
+
+
+def test_where_masks_are_and_what_is_in_them_is_float32_whatever_autocast_says() -> None:
+    """Far from the origin metres and their squares need all digits; learned layers, here taken out, may have fewer."""
+    network, far = decoder(), scene()
+    far = dataclasses.replace(far, pooled_mask_features=torch.cat((far.pooled_mask_features[:, :-5], 30 * far.xyz), 1))
+    far = dataclasses.replace(
+        far,
+        pooled_mask_features=torch.cat(
+            (far.pooled_mask_features, far.xyz.square().sum(1, keepdim=True) * 900, torch.ones(30, 1)), 1
+        ),
+    )
+    heads = network.heads
+    heads.mask = heads.proposal_side = heads.query_side = torch.nn.Identity()
+    x = torch.randn(1, 9, 16, generator=torch.Generator().manual_seed(2))
+    arguments = (
+        x[:, :6],
+        x[:, 6:],
+        torch.zeros(1, 3, dtype=torch.bool),
+        30 * torch.randn(6, 3),
+        far,
+        ask(1, 3)[0][..., :7],
+    )
+    expected = heads(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = heads(*arguments)
+        attended = network._attended(found, far, 3)
+    assert torch.equal(found.mask_embeds, expected.mask_embeds)
+    assert torch.equal(found.token_logits, expected.token_logits)
+    assert torch.equal(attended, network._attended(expected, far, 3))
 
 
 def test_rooms_may_be_covered_more_densely_than_in_training() -> None:

@@ -116,6 +116,21 @@ def test_a_view_without_segments_teaches_no_match_and_colours(item: Item) -> Non
     assert ground.terms.keys() == {"token"}  # and nothing is rendered
 
 
+def test_losses_and_matching_are_in_float32_whatever_autocast_says(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same scene and answers, to the bit; or SSIM, a difference of squares, is noise, and masks lose metres."""
+    model = network().eval()
+    scenes = model.encode([item.voxels])
+    answers = model.decode_sets(scenes[0], [view.queries for view in item.views])
+    monkeypatch.setattr(model, "encode", lambda clouds: scenes)
+    monkeypatch.setattr(model, "decode_sets", lambda scene, sets: answers)
+    expected = Objective()(model, [item])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Objective()(model, [item])
+    assert {name: value.item() for name, value in found.terms.items()} == {
+        name: value.item() for name, value in expected.terms.items()
+    }
+
+
 def test_every_parameter_learns(item: Item) -> None:
     model = network()
     Objective()(model, [item]).total.backward()

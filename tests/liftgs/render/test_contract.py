@@ -80,6 +80,19 @@ def test_only_what_is_asked_for_gets_a_gradient(backend: type[Rasterization], wa
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_alpha_has_its_gradient_though_it_was_looked_at_without(backend: type[Rasterization]) -> None:
+    """As where matching composites first, without gradients, and the losses then."""
+    leaves = [t.clone().requires_grad_() for t in vars(scene32()).values()]
+    rasterization = backend(Gaussians(*leaves), splats.camera())
+    with torch.no_grad():
+        rasterization.composite(torch.rand(300, 3))
+        before = rasterization.alpha.clone()
+    torch.testing.assert_close(rasterization.alpha, before)
+    slopes = torch.autograd.grad(rasterization.alpha.sum(), leaves, allow_unused=True)
+    assert all(slope is not None and slope.any() for slope in slopes)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_view_is_empty(backend: type[Rasterization]) -> None:
     scene, view = scene32(), splats.camera()
     away = view.viewmat.clone()

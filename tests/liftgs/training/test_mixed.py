@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from liftgs.model.liftgs import LiftGS
+from liftgs.model.norm import BatchNorm
 from liftgs.training.mixed import MixedObjective
 from liftgs.training.trainer import Losses
 
@@ -36,7 +38,7 @@ def mean(name: str) -> Any:
 
 
 MIXED = MixedObjective({Apple: ("", mean("a")), Pear: ("pear_", mean("a"))})
-NO_MODEL = cast(LiftGS, None)
+NO_MODEL = cast(LiftGS, nn.Identity())
 
 
 def test_everything_counts_alike() -> None:
@@ -49,3 +51,11 @@ def test_a_batch_of_one_sort_is_what_its_own_objective_says() -> None:
     losses = MIXED(NO_MODEL, [Pear(4.0, 1), Pear(2.0, 3)])
     assert losses.total.item() == 2.5
     assert losses.terms.keys() == {"pear_a"}
+
+
+def test_statistics_over_workers_are_refused_before_anybody_waits() -> None:
+    norm = BatchNorm(4)
+    assert MIXED(cast(LiftGS, norm), [Apple(1.0, 1)]).total.item() == 1
+    norm.sum_over_workers = lambda own: own
+    with pytest.raises(ValueError, match=r"on one worker only: set worker\.most=1"):
+        MIXED(cast(LiftGS, norm), [Apple(1.0, 1)])

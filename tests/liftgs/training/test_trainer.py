@@ -170,6 +170,7 @@ class Shared:
     bad_place: int
     norm: Literal["batch", "layer"] = "layer"
     dropout: float = 0.0
+    checkpoint_stages: bool = False
 
 
 def train_together(rank: int, size: int, folder: str, what: Shared) -> None:
@@ -179,7 +180,12 @@ def train_together(rank: int, size: int, folder: str, what: Shared) -> None:
         distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{size}", rank=rank, world_size=size)
     world = World(rank, size)
     model = network(
-        unet=dataclasses.replace(CONFIG.unet, norm=what.norm, precision="fp32" if what.norm == "batch" else "auto"),
+        unet=dataclasses.replace(
+            CONFIG.unet,
+            norm=what.norm,
+            precision="fp32" if what.norm == "batch" else "auto",
+            checkpoint_stages=what.checkpoint_stages,
+        ),
         decoder=dataclasses.replace(CONFIG.decoder, dropout=what.dropout),
     )
     trainer = Trainer(model, Objective(), SHARED, world=world)
@@ -214,10 +220,10 @@ def test_weights_are_the_same_bits_on_any_number_of_workers(size: int, dropout: 
             assert torch.equal(state[name], value), name
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_statistics_over_a_batch_are_those_of_all_workers(size: int, tmp_path: Path) -> None:
-    """The last of three workers holds nothing but the bad sample."""
-    what = Shared(bad_place=4, norm="batch")
+@pytest.mark.parametrize(("size", "checkpoint_stages"), [(2, False), (3, True)])
+def test_statistics_over_a_batch_are_those_of_all_workers(size: int, checkpoint_stages: bool, tmp_path: Path) -> None:
+    """The last of three workers holds nothing but the bad sample; stages may be run once more for their gradients."""
+    what = Shared(bad_place=4, norm="batch", checkpoint_stages=checkpoint_stages)
     ((expected_metrics, expected),) = learn(tmp_path, 1, what)
     apart = learn(tmp_path, size, what)
     for metrics, state in apart:
