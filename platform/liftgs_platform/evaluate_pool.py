@@ -11,13 +11,16 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
 
-from liftgs_platform.evaluate_work import Examiner, Sheet
+from liftgs_platform.evaluate_work import Examiner, Sheet, marked
+from liftgs_platform.job import JobFailed
 from liftgs_platform.label_pool import configure
 from liftgs_platform.label_teachers import use_threads
 
 #: Sheets of one network that an actor gets in a row, so that it loads networks seldom.
 _TOGETHER = 4
 _NO_PROGRESS_S = 1800.0
+#: Processes that may die of one group of sheets before the job ends.
+_DEATHS = 5
 
 
 class _Actor:
@@ -35,7 +38,11 @@ class _Actor:
 def examine_all(
     examiner: Examiner, sheets: Sequence[Sheet], least: int, most: int, cpus: int, gpus: float
 ) -> Iterator[int]:
-    """Examine them, in any order; yields how many are done so far. This process must be connected to Ray."""
+    """Examine them, in any order; yields how many are done so far. This process must be connected to Ray.
+
+    Raises:
+        JobFailed: a sheet kills each process that examines it, or nothing goes on.
+    """
     by_network: dict[str, list[Sheet]] = {}
     for sheet in sheets:
         by_network.setdefault(sheet.checkpoint, []).append(sheet)
@@ -54,8 +61,18 @@ def examine_all(
         compute=ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
         num_cpus=cpus,
         num_gpus=gpus,
+        max_task_retries=_DEATHS,
     )
     done = 0
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        done += sum(cast(pa.Table, batch)["done"].to_pylist())
-        yield done
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            done += sum(cast(pa.Table, batch)["done"].to_pylist())
+            yield done
+    except ray.exceptions.RayError as error:
+        there = marked(examiner.output)
+        left = [f"{sheet.key} by {sheet.name}" for sheet in sheets if sheet.path not in there]
+        reason = " ".join(str(error).split())[:300]
+        raise JobFailed(
+            f"{len(left)} of {len(sheets)} could not be examined, {', '.join(left[:_TOGETHER])} among them; "
+            f"Ray gave up: {reason}"
+        ) from error

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,7 +214,9 @@ def results(dataset: Dataset) -> Any:
 
 def obituary(error: Exception, ledger: ActorHandle) -> str:
     """Why Ray gave up, naming the shard that workers died of, if there is one."""
-    deaths: list[tuple[int, Place, int]] = ray.get(ledger.deadliest.remote(), timeout=10)
+    deaths: list[tuple[int, Place, int]] = []
+    with suppress(ray.exceptions.RayError):  # a ledger that does not answer is no reason to hide the first fault
+        deaths = ray.get(ledger.deadliest.remote(), timeout=10)
     reason = " ".join(str(error).split())[:500]
     where = "; ".join(
         f"shard {shard}, {place.chunk} {place.frame}, stage {place.stage}: {count} processes died there"

@@ -80,6 +80,8 @@ class Loader(Generic[T]):
             return Loaded(draw, self.make(sample, self.mixture.key(draw), draw))
         except BadInput as bad:
             return Loaded(draw, None, bad)
+        except FileNotFoundError as missing:  # told to all workers, as bad samples are, or they would wait for this one
+            return Loaded(draw, None, BadInput(self.mixture.uri(draw), f"its shard is missing: {missing}"))
 
     def batches(self, start: int, stop: int) -> Iterator[list[Loaded[T]]]:
         """Our places in the batches number `start` to `stop` - 1; number n begins at position n * batch_size."""

@@ -96,12 +96,12 @@ class Progress:
         return " | ".join(parts)
 
     def _show(self) -> None:
-        with suppress(Exception):  # to show less is no reason to fail
-            if self._out.isatty():
+        if self._out.isatty():
+            with suppress(Exception):
                 self._show_bar()
-            else:
-                while not self._stop.wait(LINE_EVERY_S):
-                    print(f"[{clock(monotonic() - self._started)}] {self.line()}", file=self._out, flush=True)
+        while not self._stop.wait(LINE_EVERY_S):
+            with suppress(Exception):  # to show less for once is no reason to fail, nor to show nothing ever after
+                print(f"[{clock(monotonic() - self._started)}] {self.line()}", file=self._out, flush=True)
 
     def _show_bar(self) -> None:
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -35,6 +35,8 @@ from liftgs_platform.spec import WHERE_ONLY
 
 #: This many frames may always be lost: rates mean nothing for a handful.
 FEW_FRAMES = 20
+#: Likewise of scenes that cannot be opened.
+FEW_SCENES = 2
 
 #: What an actor takes beside its models, and what a photo's pixel takes in the object store, about: bytes.
 _ACTOR_BYTES, _PIXEL_BYTES = 600e6, 3
@@ -181,7 +183,8 @@ def run(spec: Spec, job: Job) -> None:
         if plan is not None:
             write_plan(spec.output, plan)
             plans = [*plans, plan]
-            work(spec, plans, plan.shards, job, run_folder)
+            if plan.shards:  # else all of it are scenes that still cannot be opened
+                work(spec, plans, plan.shards, job, run_folder)
     finish(spec.output)
 
 
@@ -241,7 +244,9 @@ def open_plans(spec: Spec) -> list[Plan]:
         plans = read_plans(spec.output)
         if not plans:
             plan = planner(spec).first(spec.source)
-            check_annotations(spec.annotations, {chunk.scene for shard in plan.shards for chunk in shard.chunks})
+            scenes = {chunk.scene for shard in plan.shards for chunk in shard.chunks}
+            check_annotations(spec.annotations, scenes)
+            check_scenes(spec, len(scenes), plan.quarantine)
             return [plan]
     except (ValueError, OSError) as fault:  # BadInput is one of the first, StorageError of the second
         raise JobFailed(f"nothing can be planned: {fault}") from fault
@@ -252,6 +257,22 @@ def open_plans(spec: Spec) -> list[Plan]:
             "choose another output, or submit with the settings it was begun with"
         )
     return plans
+
+
+def check_scenes(spec: Spec, opened: int, lost: Sequence[QuarantineRow]) -> None:
+    """See that there is something to label, and that not too many scenes cannot even be opened.
+
+    Raises:
+        JobFailed: there is nothing, or there are.
+    """
+    if opened and len(lost) <= max(FEW_SCENES, spec.max_quarantine_rate * (opened + len(lost))):
+        return
+    reasons = Counter(row["error"] for row in lost).most_common(3)
+    worst = "; ".join(f"{count}x {error}" for error, count in reasons) or "they have no frames"
+    raise JobFailed(
+        f"{len(lost)} of {opened + len(lost)} scenes of {spec.source} cannot be labelled, and max_quarantine_rate is "
+        f"{spec.max_quarantine_rate:g}; mostly {worst}"
+    )
 
 
 def check_annotations(annotations: Iterable[str], scenes: Collection[str]) -> None:
@@ -374,10 +395,13 @@ def label(
 
     metrics = LabellingMetrics(spec.output, build, state.total)
 
+    latest = Seen(None, {})
+
     def seen() -> Seen:
-        found: Seen = ray.get(ledger.seen.remote(), timeout=10)
-        metrics.show(found.tallies)
-        return found
+        nonlocal latest
+        latest = ray.get(ledger.seen.remote(), timeout=10)
+        metrics.show(latest.tallies)
+        return latest
 
     with closing(metrics), Progress(state, seen) as progress:
         try:
@@ -388,8 +412,9 @@ def label(
                 toll.add(result.quarantine)
         except ray.exceptions.RayError as error:
             raise JobFailed(label_pool.obituary(error, ledger)) from error
-    last = seen()
-    return state, last.tallies, progress.frames_per_s(last)
+    with suppress(ray.exceptions.RayError):  # all is committed: what is told of it may be a moment old
+        seen()
+    return state, latest.tallies, progress.frames_per_s(latest)
 
 
 def build_pools(spec: Spec, build: Mapping[str, Any], resources: Mapping[str, float]) -> list[Any]:

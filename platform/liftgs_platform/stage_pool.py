@@ -2,7 +2,8 @@
 
 A stage runs in an actor that is called after its hash. Of two sweeps that want the same stage at the same time, in one
 cluster, the second so finds the first one's actor, waits for it, and goes on with what it made. Clusters that share
-nothing but a bucket do not see each other: they may both do a stage, with the same outcome.
+nothing but a bucket do not see each other: they may both do a stage, which is safe where the outcome is the same to the
+bit, as on CPUs of one kind. Elsewhere give one of them the stage first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_teachers import use_threads
@@ -98,17 +99,21 @@ class Pool:
             if lost is not None:
                 self._change(one, "blocked", f"needs {lost.stage.title}, which {lost.state}")
             elif all(need.done for need in needs) and len(self._running) < self._room():
-                self._start(one)
+                wanted = sum(other.state in ("waiting", "running") for other in all_of.values())
+                self._start(one, min(self._room(), wanted))
 
     def _room(self) -> int:
-        """Stages that fit at once."""
+        """Stages at once: what is asked for, which Ray lets wait for nodes, or what fits on those there are."""
+        if self.spec.most:
+            return self.spec.most
         there = ray.cluster_resources()
         fits = there.get("CPU", 0) // self.spec.cpus
         if self.spec.gpus:
             fits = min(fits, there.get("GPU", 0) // self.spec.gpus)
-        return max(1, min(int(fits), self.spec.most or int(fits)))
+        return max(1, int(fits))
 
-    def _start(self, one: Progress) -> None:
+    def _start(self, one: Progress, sharers: int) -> None:
+        """`sharers`: stages that may run at the same time, this one too."""
         one.attempts += 1
         reserved = {"num_cpus": 0} if self.spec.on_ray else {"num_cpus": self.spec.cpus, "num_gpus": self.spec.gpus}
         actor = _StageActor.options(  # type: ignore[attr-defined]
@@ -118,8 +123,8 @@ class Pool:
             runtime_env={"env_vars": WORKER_ENV},
             **reserved,
         ).remote(self.spec.cpus, self.spec.gpus > 0)
-        share = self._room() if self.spec.on_ray else 0
-        self._running[actor.run.remote(self.store, one.stage, share, self.job)] = (one, actor)
+        sharers = sharers if self.spec.on_ray else 0
+        self._running[actor.run.remote(self.store, one.stage, sharers, self.job)] = (one, actor)
         self._change(one, "running")
 
     def _collect(self) -> None:
@@ -133,7 +138,7 @@ class Pool:
                 time.sleep(_LOOK_EVERY_S)
                 self._change(one, "waiting", "its process does not answer; it is asked again")
                 continue
-            except RayActorError as death:
+            except RayError as death:  # also where a node's memory monitor or its working_dir ended it
                 with suppress(RayError):  # gives its name free, which the next one is to have
                     ray.kill(actor)
                 time.sleep(_LOOK_EVERY_S)

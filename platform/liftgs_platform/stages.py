@@ -150,7 +150,8 @@ class PoolSpec:
         gpus: that it reserves; a fraction shares one.
         on_ray: stages are Ray jobs within the job: labelling and evaluation in their pools, training on as many workers
             as there is room for. Otherwise each runs in one process, which is quicker where stages are small.
-        most: stages at once; 0 = as many as the cluster has room for.
+        most: stages at once; 0 = as many as its nodes have room for. A cluster that grows needs a number, for which
+            nodes then come.
         retries: a stage whose process dies is started again so often; it goes on where it was.
     """
 
@@ -199,10 +200,14 @@ class Store:
         return storage.join(self.root, stage.name)
 
     def describe(self, stage: Stage) -> None:
-        """Write stage.json, if it is not there."""
-        uri = storage.join(self.folder(stage), "stage.json")
-        if not storage.exists(uri):
-            storage.write_bytes(uri, stage.encode())
+        """Write stage.json, unless it says the same already; an older version's may lack fields."""
+        uri, told = storage.join(self.folder(stage), "stage.json"), stage.encode()
+        try:
+            there = storage.read_bytes(uri)
+        except FileNotFoundError:
+            there = b""
+        if there != told:
+            storage.write_bytes(uri, told)
 
     def done(self, stage: Stage) -> Done | None:
         """How it ended, if it has.
@@ -229,17 +234,29 @@ class Store:
         """The stage whose folder is called so, or whose hash begins so.
 
         Raises:
-            JobFailed: there is none, or several, or its stage.json is damaged.
+            JobFailed: there is none, or several, or its stage.json is damaged, or says what today is another stage.
         """
         known = {name: name.rpartition("-")[2] for name in self._names()}
         found = [name for name, digest in known.items() if name == wanted or digest.startswith(wanted[:16])]
         if len(found) != 1:
             raise JobFailed(f"{self.root}: {len(found) or 'no'} stages are called {wanted!r}; see its folders' names")
-        return self._read(found[0])
+        stage = self._read(found[0])
+        if stage.name != found[0]:
+            folder = storage.join(self.root, found[0])
+            raise JobFailed(
+                f"{folder}: would be {stage.name} today, since an input or what ships has changed; plan the sweep again"
+            )
+        return stage
 
-    def known(self) -> dict[str, Stage]:
-        """All stages that were ever planned here, by their folders' names."""
-        return {name: self._read(name) for name in sorted(self._names())}
+    def known(self) -> dict[str, Stage | JobFailed]:
+        """All stages that were ever planned here, or why they cannot be read, by their folders' names."""
+        found: dict[str, Stage | JobFailed] = {}
+        for name in sorted(self._names()):
+            try:
+                found[name] = self._read(name)
+            except JobFailed as fault:
+                found[name] = fault
+        return found
 
     def ready_spec(self, stage: Stage) -> Any:
         """The spec as the job takes it: with the folders of its inputs, and its own.

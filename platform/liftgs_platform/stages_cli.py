@@ -33,9 +33,12 @@ def stages(
             typer.echo(f"done: {stage.title}: {store.folder(stage)}")
             return
         table = Table("stage", "what", "state", "took")
-        for name, stage in sorted(store.known().items()):
-            done = store.done(stage)
-            table.add_row(name, stage.title, "done" if done else "not done", clock(done.seconds) if done else "")
+        for name, known in sorted(store.known().items()):
+            if isinstance(known, JobFailed):
+                table.add_row(name, str(known), "unreadable", "")
+                continue
+            done = store.done(known)
+            table.add_row(name, known.title, "done" if done else "not done", clock(done.seconds) if done else "")
         Console().print(table)
     except JobFailed as fault:
         typer.echo(str(fault), err=True)

@@ -217,10 +217,14 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     place = ray.train.get_context()
     world = World(place.get_world_rank(), place.get_world_size())
     context = Context("cuda" if worker.gpus else "cpu", (metrics,), world, _WISHES, _preempted)
-    hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, BadInput, FileNotFoundError, *task.hopeless)
+    hopeless: tuple[type[Exception], ...] = (TooManyBadSamples, *task.hopeless)
     try:
         return asdict(train(task, config["run"], config["config"], context))
-    except hopeless as reason:
+    except hopeless as reason:  # all workers meet these at the same step
+        return {"stopped": str(reason)}
+    except (BadInput, FileNotFoundError) as reason:
+        if world.size > 1:  # perhaps this one's node alone, and returning would leave the others waiting for it
+            raise
         return {"stopped": str(reason)}
     finally:
         _WISHES.close()

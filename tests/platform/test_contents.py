@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,10 @@ def test_the_hash_of_a_corpus_is_that_of_its_lists_in_json(corpus: str, share: f
         assert len({scene_of(key) for key in keys}) == 2
         assert keys == [key for key in found.keys if scene_of(key) in {scene_of(key) for key in keys}], "whole scenes"
     assert content_hash(found, kept) == hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+@pytest.mark.parametrize("index", [0, 7, 999, 1000, 12345])
+@pytest.mark.parametrize("retry", [0, 2])
+def test_a_sample_is_of_its_scene_however_many_chunks_that_has(index: int, retry: int) -> None:
+    chunk = replace(tiny_corpora.chunks(scenes=1)[0], scene="scene0000-00", index=index, retry=retry)
+    assert scene_of(chunk.key) == "scene0000-00"

@@ -71,6 +71,17 @@ def test_a_damaged_shard_is_a_bad_sample_too(mixture: Mixture) -> None:
     assert "000000.tar" in str(bad[0])
 
 
+def test_a_missing_shard_is_a_bad_sample_too(mixture: Mixture) -> None:
+    """One worker's node may lack it; the others hear of bad samples, and would wait for one that raises."""
+    (Path(mixture.readers[0].corpus) / "shards" / "000000.tar").unlink()
+    with Loader(mixture, name, 6) as loader:
+        (batch,) = loader.batches(0, 1)
+    bad = [one.bad for one in batch if one.bad is not None]
+    assert 0 < len(bad) <= 2
+    assert "its shard is missing" in str(bad[0])
+    assert "000000.tar" in str(bad[0])
+
+
 def test_a_bug_is_no_bad_sample(mixture: Mixture) -> None:
     def fail(sample: Sample, key: str, draw: Draw) -> str:
         raise KeyError("a bug")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 
@@ -44,6 +45,24 @@ def test_what_happens_before_the_first_shard_is_said(clock: Clock) -> None:
     state = State(total=24)
     assert "loading models" in Progress(state, lambda: Seen(None, {}), io.StringIO()).line()
     assert "at work on the first shards" in Progress(state, lambda: Seen(101.0, {}), io.StringIO()).line()
+
+
+def test_an_answer_that_fails_to_come_is_not_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
+    asked, shown = 0, threading.Event()
+
+    def seen() -> Seen:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise TimeoutError
+        shown.set()
+        return Seen(None, {})
+
+    out = io.StringIO()
+    with Progress(State(total=24), seen, out):
+        assert shown.wait(30)
+    assert "0/24 frames" in out.getvalue()
 
 
 def test_the_ledger_notes_when_work_begins() -> None:

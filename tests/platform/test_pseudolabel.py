@@ -274,6 +274,48 @@ def test_a_scene_that_cannot_be_opened_is_in_quarantine_until_it_is_mended(teach
     assert {chunk.scene for shard in retry.shards for chunk in shard.chunks} == {"scene01"}
 
 
+@pytest.mark.parametrize("rate", [0.05, 1.0])
+def test_scenes_none_of_which_can_be_opened_make_no_corpus(tmp_path: Path, rate: float) -> None:
+    """Or a sweep would go on, for good, with a corpus of nothing."""
+    source = tmp_path / "scans"
+    for scene in ("one", "two"):
+        _write_unopenable(source / scene)
+    spec = replace(spec_of(source, tmp_path / "corpus"), max_quarantine_rate=rate)
+    with pytest.raises(JobFailed, match=r"2 of 2 scenes of .*scans cannot be labelled.*mostly 2x \w"):
+        pseudolabel.run_here(spec)
+    assert not (tmp_path / "corpus" / "manifest.json").exists()
+
+
+def test_too_many_scenes_that_cannot_be_opened_end_the_job_and_a_few_do_not(tmp_path: Path) -> None:
+    source = tiny.write_scenes(tmp_path / "scans", 1)
+    for scene in ("one", "two", "three"):
+        _write_unopenable(source / scene)
+    spec = spec_of(source, tmp_path / "corpus")
+    with pytest.raises(JobFailed, match="3 of 4 scenes"):
+        pseudolabel.open_plans(spec)
+    (plan,) = pseudolabel.open_plans(replace(spec, max_quarantine_rate=0.8))
+    assert len(plan.quarantine) == 3
+
+
+def test_a_retry_of_scenes_that_still_cannot_be_opened_ends_well(teachers: Teachers, tmp_path: Path) -> None:
+    """There is no shard to make, so nothing is put on Ray."""
+    source = tiny.write_scenes(tmp_path / "scans", 1)
+    _write_unopenable(source / "broken")
+    spec = spec_of(source, tmp_path / "corpus")
+    pseudolabel.run_here(spec)
+    for attempt in (1, 2):
+        pseudolabel.run(replace(spec, retry=True), Job(tmp_path / "pseudolabel.yaml"))
+        assert len(pseudolabel.open_plans(spec)) == 1 + attempt
+    assert [Path(scene).name for scene, _ in rows_of(tmp_path / "corpus")] == ["broken"]
+
+
+def _write_unopenable(folder: Path) -> None:
+    """A recording of the TUM format whose lists are empty."""
+    folder.mkdir(parents=True)
+    for name in ("rgb.txt", "depth.txt", "groundtruth.txt"):
+        (folder / name).write_text("")
+
+
 def test_a_shard_that_a_dying_run_commits_is_not_counted_twice(teachers: Teachers, tmp_path: Path) -> None:
     source = tiny.write_scenes(tmp_path / "scans", 1)
     _truncate(source / "scene00" / f"{tiny.name(0)}.color.jpg")

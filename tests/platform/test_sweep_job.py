@@ -206,6 +206,44 @@ def test_a_missing_network_is_named(inputs: Path, tmp_path: Path) -> None:
         [cell.evaluation.hash for cell in plan(file)]
 
 
+def test_planning_mends_what_an_older_version_wrote_and_the_list_shows_what_nobody_can_read(
+    inputs: Path, tmp_path: Path
+) -> None:
+    first, second, *_ = order(stage for cell in plan(small_sweep.write_job(tmp_path, inputs)) for stage in cell.stages)
+    store = Store(str(tmp_path / "stages"))
+    for stage in (first, second):
+        store.describe(stage)
+    file = tmp_path / "stages" / first.name / "stage.json"
+    whole = file.read_bytes()
+    facts = json.loads(whole)
+    del facts["spec"]["optim"]
+    file.write_text(json.dumps(facts))
+    known = store.known()
+    assert isinstance(known[first.name], JobFailed)
+    assert known[second.name] == second
+    store.describe(first)
+    assert file.read_bytes() == whole
+
+
+def test_a_stage_that_would_be_another_one_today_is_not_done_in_its_folder(inputs: Path, tmp_path: Path) -> None:
+    """Else its output would lie where no sweep looks."""
+    cells = plan(small_sweep.write_job(tmp_path, inputs))
+    stage = next(stage for cell in cells for stage in cell.stages if stage.kind == "finetune")
+    store = Store(str(tmp_path / "stages"))
+    store.describe(stage)
+    folder = tmp_path / "stages" / stage.name
+    moved = folder.rename(folder.with_name(f"finetune-{'0' * 16}"))
+    with pytest.raises(JobFailed, match=f"{moved.name}: would be {stage.name} today"):
+        store.load(moved.name)
+
+
+def test_a_number_of_stages_is_asked_for_whatever_nodes_there_are() -> None:
+    """Or a cluster that grows by what waits would never grow."""
+    from liftgs_platform.stage_pool import Pool
+
+    assert Pool(Store("nowhere"), PoolSpec(gpus=1, most=16), Job(Path("sweep.yaml")))._room() == 16
+
+
 # ---- running them
 
 
@@ -323,6 +361,28 @@ def test_a_failed_stage_blocks_what_needs_it_and_nothing_else(
     assert "network0" in by_title["finetune first, ratio 1, seed 0"].reason
     assert by_title["evaluate first, ratio 1, seed 0"].state == "blocked"
     assert by_title["evaluate none, ratio 1, seed 0"].state == "done"
+
+
+def test_what_ray_ends_is_tried_again_and_fails_alone(inputs: Path, tmp_path: Path, ray_driver: RayCluster) -> None:
+    """A node's memory monitor tells of itself by another exception than that of a process that died."""
+    import ray
+
+    from liftgs_platform.stage_pool import Pool, Progress, _StageActor
+
+    @ray.remote(max_retries=0)
+    def fail() -> None:
+        raise ray.exceptions.OutOfMemoryError("the node ran out of memory")
+
+    stage = plan(small_sweep.write_job(tmp_path, inputs))[0].evaluation
+    pool = Pool(Store(str(tmp_path / "stages")), PoolSpec(retries=1), Job(tmp_path / "sweep.yaml"))
+    one = Progress(stage, "running")
+    for attempts, state in ((1, "waiting"), (2, "failed")):
+        one.attempts = attempts
+        pool._running[fail.remote()] = (one, _StageActor.options(num_cpus=0).remote(1, False))  # type: ignore[attr-defined]
+        while pool._running:
+            pool._collect()
+        assert one.state == state
+        assert "its process is lost" in one.reason
 
 
 def test_a_stage_whose_process_is_killed_goes_on_in_another(
