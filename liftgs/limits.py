@@ -13,6 +13,9 @@ from liftgs.scene import BadInput
 #: Larger pictures are refused before they are decoded: no camera of a scan has more, but a forged file may.
 MAX_PIXELS = 64_000_000
 
+#: What FFmpeg may take a file for. Its playlists (HLS, concat, SDP) would open further files and addresses.
+CONTAINERS = "mov,matroska,avi,mpegts"
+
 #: Passes over a JPEG; each costs the time of a whole picture. Encoders make about ten.
 MAX_SCANS = 100
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms of `liftgs`, lowest first; a room may import from itself and from lower ones. Rooms of one row are strangers.
 ORDER = (
-    ("scene", "scaling", "secrecy"),
+    ("scene", "scaling", "secrecy", "precision"),
     ("formats", "limits"),
     ("codecs",),
     ("geometry",),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from liftgs import codecs
-from liftgs.readers.files import Folder
+from liftgs.readers.files import file_at
 from liftgs.scene import BadInput, Expression
 
 _T = TypeVar("_T")
@@ -139,8 +139,8 @@ def read_text(uri: str) -> str:
     Raises:
         BadInput: missing, empty or not text.
     """
-    cut = uri.rfind("/") + 1
-    return Folder(uri[:cut] or ".").text(uri[cut:])
+    folder, name = file_at(uri)
+    return folder.text(name)
 
 
 def read_rows(uri: str) -> list[Row]:

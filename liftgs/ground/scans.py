@@ -10,7 +10,7 @@ import numpy as np
 from liftgs.chunks import load_chunk
 from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions, open_scene
-from liftgs.readers.files import Folder
+from liftgs.readers.files import file_at
 from liftgs.readers.options import DEFAULT_OPTIONS
 from liftgs.readers.ply import read_ply
 from liftgs.scene import BadInput, Chunk, Frame, PointCloud, Scene
@@ -66,8 +66,7 @@ def open_scan(
         BadInput: nothing readable there, an empty cloud, or neither depth nor points.
     """
     if uri.lower().endswith(".ply"):
-        folder, _, name = uri.rpartition("/")
-        cloud = read_ply(Folder(folder or "."), name)
+        cloud = read_ply(*file_at(uri))
         xyz = cloud.xyz * np.float32(options.metres_per_unit)
         return Scan(uri, PointCloud(xyz, cloud.rgb))
     return load_scan(open_scene(uri, options), voxel_size_m, frames, stride)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 
 from liftgs.readers.arkitscenes import ArkitScene
 from liftgs.readers.ase import AseScene
@@ -26,6 +27,7 @@ from liftgs.scene import BadInput, Scene
 __all__ = ["FORMATS", "ReaderOptions", "list_scenes", "open_scene"]
 
 _PROCEDURAL = "procedural:"
+_AT_ONCE = 16  # folders that are listed side by side
 _VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 #: The most specific marker first: a nerfstudio folder often holds the COLMAP model that it was made from.
 _READERS: dict[str, type[FolderBacked]] = {
@@ -88,12 +90,16 @@ def list_scenes(source: str, options: ReaderOptions = DEFAULT_OPTIONS) -> list[s
     entries = folder.entries()
     if _matches(folder, entries, options.format):
         return [folder.uri]
-    scenes = []
-    for name, is_folder in entries.items():
-        if is_folder and not name.startswith("."):
-            child = folder.child(name)
-            if _matches(child, child.entries(), options.format):
-                scenes.append(child.uri)
+    children = [folder.child(name) for name, is_folder in entries.items() if is_folder and not name.startswith(".")]
+
+    def is_scene(child: Folder) -> bool:
+        try:
+            return _matches(child, child.entries(), options.format)
+        except BadInput:  # whoever opens it says why it cannot be
+            return True
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:  # it is waiting for storage, not work
+        scenes = [child.uri for child, found in zip(children, threads.map(is_scene, children), strict=True) if found]
     if not scenes:
         raise BadInput(source, f"no known scene format in it or in its sub-folders; looked for {_LOOKED_FOR}")
     return scenes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import fsspec
@@ -48,20 +50,16 @@ class Folder:
             BadInput: no such folder, or, on a disk, no permission to list it.
         """
         path = self._path(relative) if relative else self._root
-        uri = self.uri_of(relative) if relative else self.uri
-        try:
+        with self._faults(self.uri_of(relative) if relative else self.uri, "list", "there is no such folder"):
             listing = self._fs.ls(path, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            raise BadInput(uri, "there is no such folder") from None
-        except PermissionError as fault:
-            raise self._refused(uri, "list", fault) from None
         found = {}
         for entry in listing:
             entry_path = entry["name"].rstrip("/")
             if entry_path.strip("/") != path.strip(
                 "/"
             ):  # object stores list a folder's own marker, files list themselves
-                found[posixpath.basename(entry_path)] = entry["type"] == "directory"
+                links = bool(entry.get("islink")) and self._fs.isdir(entry["name"])
+                found[posixpath.basename(entry_path)] = entry["type"] == "directory" or links
         return dict(sorted(found.items()))
 
     def has(self, relative: str) -> bool:
@@ -75,12 +73,8 @@ class Folder:
             BadInput: missing, empty or unreadable.
         """
         uri = self.uri_of(relative)
-        try:
+        with self._faults(uri):
             data = self._fs.cat_file(self._path(relative))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise BadInput(uri, "the file is missing") from None
-        except PermissionError as fault:
-            raise self._refused(uri, "read", fault) from None
         if not data:
             raise BadInput(uri, "the file is empty (0 bytes)")
         return bytes(data)
@@ -101,23 +95,19 @@ class Folder:
         """Bytes of a file.
 
         Raises:
-            BadInput: missing.
+            BadInput: missing or unreadable.
         """
-        try:
+        with self._faults(self.uri_of(relative)):
             return int(self._fs.size(self._path(relative)))
-        except (FileNotFoundError, NotADirectoryError):
-            raise BadInput(self.uri_of(relative), "the file is missing") from None
 
     def part(self, relative: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` of a file, in one request.
 
         Raises:
-            BadInput: missing, or the file has no byte there or fewer of them.
+            BadInput: missing or unreadable, or the file has no byte there or fewer of them.
         """
-        try:
+        with self._faults(self.uri_of(relative)):
             data = bytes(self._fs.cat_file(self._path(relative), start=start, end=stop)) if stop > start else b""
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise BadInput(self.uri_of(relative), "the file is missing") from None
         if len(data) < stop - start:
             raise BadInput(self.uri_of(relative), f"truncated: byte {start + len(data)} is not there")
         return data
@@ -150,12 +140,24 @@ class Folder:
         """The file as a stream, for files too large to hold.
 
         Raises:
-            BadInput: missing.
+            BadInput: missing or unreadable.
         """
-        try:
+        with self._faults(self.uri_of(relative)):
             return self._fs.open(self._path(relative), "rb")
+
+    @contextmanager
+    def _faults(self, uri: str, verb: str = "read", missing: str = "the file is missing") -> Iterator[None]:
+        """Turns what a file itself is to blame for into BadInput."""
+        try:
+            yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise BadInput(self.uri_of(relative), "the file is missing") from None
+            raise BadInput(uri, missing) from None
+        except PermissionError as fault:
+            raise self._refused(uri, verb, fault) from None
+        except OSError as fault:
+            if fault.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise BadInput(uri, f"cannot be opened ({fault.strerror})") from None
+            raise
 
     def _refused(self, uri: str, verb: str, fault: PermissionError) -> Exception:
         """A file's own permissions are its fault; a store refuses all files to whoever lacks valid credentials."""
@@ -167,6 +169,12 @@ class Folder:
 
     def _path(self, relative: str) -> str:
         return f"{self._root.rstrip('/')}/{relative}"
+
+
+def file_at(uri: str) -> tuple[Folder, str]:
+    """The folder and the name of a file that stands by itself."""
+    cut = uri.rfind("/") + 1
+    return Folder(uri[:cut] or "."), uri[cut:]
 
 
 def inside(folder: Folder, relative: str, mentioned_in: str) -> str:

@@ -143,6 +143,7 @@ def _load_depth(folder: Folder, files: FrameFiles, size: tuple[int, int]) -> Flo
         raise BadInput(uri, "depth has no valid pixel")
     depth_size = (depth.shape[1], depth.shape[0])
     if files.depth_K is not None:  # bring it into the photo's field of view
+        check_centre(files.depth_K, depth_size, uri, "the depth camera's file")
         scale = np.diag([depth_size[0] / size[0], depth_size[1] / size[1], 1.0])
         depth = undistort_depth(depth, files.depth_K, NO_DISTORTION, scale @ files.K)
     elif abs(depth_size[0] * size[1] / (depth_size[1] * size[0]) - 1) > 0.02:
@@ -163,7 +164,7 @@ def _undistorted(
     return photo, undistort_depth(depth, scale @ files.K, files.distortion, scale @ ideal)
 
 
-def check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], photo_uri: str, intrinsics_uri: str) -> None:
+def check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], image_uri: str, intrinsics_uri: str) -> None:
     """Intrinsics for another resolution give themselves away by where they put the image's centre.
 
     Raises:
@@ -172,8 +173,8 @@ def check_centre(K: Float[np.ndarray, "3 3"], size: tuple[int, int], photo_uri: 
     cx, cy = K[0, 2] / size[0], K[1, 2] / size[1]
     if not (0.25 <= cx <= 0.75 and 0.25 <= cy <= 0.75):
         raise BadInput(
-            photo_uri,
-            f"the photo is {_px(size)}, but {intrinsics_uri} has its centre at ({K[0, 2]:g}, {K[1, 2]:g}): "
+            image_uri,
+            f"the image is {_px(size)}, but {intrinsics_uri} has its centre at ({K[0, 2]:g}, {K[1, 2]:g}): "
             "these intrinsics are for another size",
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 
-from liftgs.readers.files import Folder
+from liftgs.readers.files import file_at
 from liftgs.scene import BadInput
 
 _COLUMNS = ("raw_category", "category", "id", "nyu40id")
@@ -36,8 +36,8 @@ def read_label_table(uri: str) -> dict[str, ScanNetLabel]:
     Raises:
         BadInput: missing, without the columns, or with a row that does not fit them, naming its line.
     """
-    place, _, name = uri.rpartition("/")
-    text = Folder(place or ".").text(name)
+    folder, name = file_at(uri)
+    text = folder.text(name)
     rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
     if missing:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from liftgs.limits import MAX_PIXELS
+from liftgs.limits import CONTAINERS, MAX_PIXELS
 from liftgs.readers.files import Folder
 from liftgs.scene import BadInput
 
@@ -74,7 +74,7 @@ class VideoFrames:
     def _container(self) -> Any:
         av = _av()
         try:
-            container = av.open(self._folder.open(self._path))
+            container = av.open(self._folder.open(self._path), options={"format_whitelist": CONTAINERS})
         except av.FFmpegError as fault:
             raise BadInput(self.uri, f"not a video, or its header is damaged ({fault})") from None
         if not container.streams.video:

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 from jaxtyping import Bool, Int
 
-from liftgs.readers.files import Folder, inside
+from liftgs.readers.files import Folder, file_at, inside
 from liftgs.scene import BadInput
 from liftgs.tasks.instances import VOID, ScoredMasks
 from liftgs.tasks.scannet_classes import BenchmarkClasses
@@ -104,9 +104,8 @@ def read_ground_truth(uri: str, classes: BenchmarkClasses) -> tuple[Int[np.ndarr
     Raises:
         BadInput: missing, or lines that are not one integer each.
     """
-    folder, _, name = uri.rpartition("/")
-    files = Folder(folder or ".")
-    ids = _parse(files.read(name), uri)
+    folder, name = file_at(uri)
+    ids = _parse(folder.read(name), uri)
     labels = classes.index(ids // 1000)
     return labels, np.where(labels == VOID, 0, ids)
 

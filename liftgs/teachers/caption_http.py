@@ -178,6 +178,8 @@ def _parse(text: str) -> _Reply:
         raise _Transient(f"HTTP 200, but no chat completion: {_short(text)!r}") from None
     if choice.get("finish_reason") == "content_filter":
         return _Reply(answer, refused="stopped by the endpoint's content filter")
+    if choice.get("finish_reason") == "length":
+        return _Reply(answer, refused=f"cut at caption.max_tokens: {_short(str(answer), 80)!r}")
     return _Reply(answer, refused=f"refused: {_short(str(refusal))!r}" if refusal else "")
 
 

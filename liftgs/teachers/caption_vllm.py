@@ -82,11 +82,15 @@ class VllmCaptioner(PromptedCaptioner):
         except Exception:
             raise CaptionerUnavailable(f"vLLM with caption.model={self._config.model}: {error}") from error
 
-    def _generate(self, conversations: list[Conversation]) -> list[str]:
+    def _generate(self, conversations: list[Conversation]) -> list[str | BadAnswer]:
         from vllm import SamplingParams  # noqa: PLC0415
 
         outputs = self._engine.chat(conversations, SamplingParams(**self._config.parameters), use_tqdm=False)
-        return [output.outputs[0].text for output in outputs]
+        answers = [output.outputs[0] for output in outputs]
+        return [
+            BadAnswer(f"cut at caption.max_tokens: {one.text[:80]!r}") if one.finish_reason == "length" else one.text
+            for one in answers
+        ]
 
 
 def _start(config: CaptionConfig) -> Any:

@@ -63,7 +63,7 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
         )
     path = local_checkpoint(weights)
     state = _read(path, weights)
-    from_openai = any(mark in state for mark in _OPENAI_MARKS) or "openai" in weights.lower()
+    from_openai = any(mark in state for mark in _OPENAI_MARKS) or "openai" in path.name.lower()
     name = _pin_quick_gelu(name, from_openai)
     with _without("No pretrained weights loaded"):
         model = open_clip.create_model(

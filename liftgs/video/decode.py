@@ -16,11 +16,8 @@ import fsspec
 import numpy as np
 from jaxtyping import UInt8
 
-from liftgs.limits import MAX_PIXELS
+from liftgs.limits import CONTAINERS, MAX_PIXELS
 from liftgs.scene import BadInput
-
-#: What FFmpeg may take a file for. Its playlists (HLS, concat) would open further files and addresses that they name.
-_CONTAINERS = "mov,matroska,avi,mpegts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +98,7 @@ def _opened(uri: str) -> Iterator[av.container.InputContainer]:
         raise BadInput(uri, "the file is missing") from None
     with stream:
         try:
-            with av.open(stream, options={"format_whitelist": _CONTAINERS}) as container:
+            with av.open(stream, options={"format_whitelist": CONTAINERS}) as container:
                 yield container
         except av.error.FFmpegError as fault:
             raise BadInput(uri, f"not a video that can be read, or a damaged one ({fault.strerror})") from fault

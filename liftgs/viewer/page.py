@@ -55,9 +55,10 @@ class Page:
         self._points, self._splats = points(known, grounder.model.config.voxel_size_m), splats(known)
         with redirect_stdout(io.StringIO()):  # viser prints tables of its own
             self._server = viser.ViserServer(host, port, label="LIFT-GS", verbose=False)
+        self._corners = np.stack([self._points.xyz.min(axis=0), self._points.xyz.max(axis=0)])
         self._answers = Answers()
         self._scan_nodes: dict[int, Any] = {}
-        self._walls_lock = threading.Lock()
+        self._walls_lock = threading.RLock()
         self._hidden: frozenset[int] = frozenset()
         self._turns = Turns(self._refresh, _QUIET_S)
         self._add_widgets()
@@ -110,7 +111,11 @@ class Page:
         form.on_submit(lambda _: self._turns(wait=False))
 
     def _follow(self, client: viser.ClientHandle) -> None:
-        client.camera.on_update(lambda camera: self._make_way(camera.position))
+        def moved(_: viser.CameraHandle) -> None:  # told by many threads, of which the last need not be the newest
+            with self._walls_lock:
+                self._make_way(client.camera.position)
+
+        client.camera.on_update(moved)
 
     # ---- what changes
 
@@ -176,10 +181,10 @@ class Page:
 
     def _make_way(self, position: Float[np.ndarray, " 3"]) -> None:
         """Hide what is between a camera and the room; the last visitor to move decides."""
-        if self._photos is not None:
-            self._photos.make_way(position)
         with self._walls_lock:
-            self._hidden = walls_before(self._points.xyz, position)
+            if self._photos is not None:
+                self._photos.make_way(position)
+            self._hidden = walls_before(self._corners, position)
             for side, node in self._scan_nodes.items():
                 node.visible = side not in self._hidden
 

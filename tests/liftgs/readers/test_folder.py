@@ -25,7 +25,7 @@ from box_room import (
 from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.geometry import project
 from liftgs.readers import ReaderOptions, open_scene
-from liftgs.scene import Camera
+from liftgs.scene import BadInput, Camera
 
 KITCHEN = Path(__file__).parents[3] / "../shared/data/7scenes-kitchen"
 
@@ -97,6 +97,17 @@ def test_depth_of_a_camera_of_its_own_is_brought_into_the_photos_view(tmp_path):
         assert (frame.depth > 0).all()
         assert np.median(np.abs(frame.depth - truth)) < 0.01
     assert_cloud_projects_into_frames(scene, colour_tolerance=8, share=0.98)
+
+
+def test_depth_intrinsics_for_another_size_are_told(tmp_path):
+    """Else a quarter of the map would be stretched over the photo."""
+    depth_K = np.array([[140.0, 0, 256.0], [0, 144.0, 192.0], [0, 0, 1]])  # of a map of 512x384
+    files = openmask3d(depth_camera=lambda camera: camera.resized(128, 96))
+    write_files(tmp_path, files | {"intrinsic/intrinsic_depth.txt": matrix_text(depth_K)})
+    with pytest.raises(
+        BadInput, match=r"the image is 128x96, but the depth camera's file has its centre at \(256, 192\)"
+    ):
+        open_scene(str(tmp_path)).load("0")
 
 
 def test_zero_and_65535_are_no_depth(tmp_path):

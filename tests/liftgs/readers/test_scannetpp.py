@@ -453,7 +453,14 @@ def test_a_video_cut_short_keeps_the_frames_before_the_cut(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "not a video"), (b"<html>" * 500, "not a video"), (b"\x1aE\xdf\xa3" + bytes(500), "not a video|no video")],
+    [
+        (b"", "not a video"),
+        (b"<html>" * 500, "not a video"),
+        (b"\x1aE\xdf\xa3" + bytes(500), "not a video|no video"),
+        # playlists: FFmpeg would wait at the address that the first names, and open the file that the second names
+        (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45004 RTP/AVP 96\n", "not a video"),
+        (b"ffconcat version 1.0\nfile '/etc/hostname'\n", "not a video"),
+    ],
 )
 def test_what_is_no_video_is_bad_input(tmp_path, data, reason):
     pytest.importorskip("av", reason="needs PyAV: pip install 'liftgs[sfm]'")

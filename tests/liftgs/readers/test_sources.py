@@ -19,7 +19,7 @@ from liftgs.readers import ReaderOptions, list_scenes, open_scene
 from liftgs.readers.arkitscenes import ArkitScene
 from liftgs.readers.ase import AseScene
 from liftgs.readers.colmap import ColmapScene
-from liftgs.readers.files import Folder, natural_order, safe_name
+from liftgs.readers.files import Folder, file_at, natural_order, safe_name
 from liftgs.readers.folder import FolderScene
 from liftgs.readers.nerfstudio import NerfstudioScene
 from liftgs.readers.scannet import ScanNetScene
@@ -140,6 +140,59 @@ def test_a_refusal_is_a_files_fault_on_a_disk_and_the_credentials_in_a_store(tmp
             with pytest.raises(fault, match=r"no permission to (list|read) it \(The provided token has expired"):
                 ask()
             monkeypatch.undo()
+
+    local = Folder(str(tmp_path))
+    for verb, ask in (("size", local.size), ("_open", local.open), ("cat_file", lambda name: local.part(name, 0, 1))):
+        monkeypatch.setattr(local._fs, verb, refuse)
+        with pytest.raises(BadInput, match="no permission to read it"):
+            ask("x")
+        monkeypatch.undo()
+
+
+def test_a_name_that_no_file_can_have_is_the_fault_of_what_names_it(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    folder = Folder(str(tmp_path))
+    for name in ("a" * 300, "loop"):
+        for ask in (folder.read, folder.open, lambda name: folder.part(name, 0, 1)):
+            with pytest.raises(BadInput, match=r"cannot be opened|missing"):
+                ask(name)
+
+
+def test_links_to_scenes_are_scenes(tmp_path):
+    """As in a split that was made with `ln -s`."""
+    write_files(tmp_path / "disk" / "a", seven_scenes())
+    write_files(tmp_path / "scans" / "b", seven_scenes())
+    (tmp_path / "scans" / "a").symlink_to(tmp_path / "disk" / "a")
+    (tmp_path / "scans" / "nowhere").symlink_to(tmp_path / "gone")
+    assert [uri.rpartition("/")[2] for uri in list_scenes(str(tmp_path / "scans"))] == ["a", "b"]
+
+
+def test_a_folder_that_cannot_be_listed_costs_itself(tmp_path, monkeypatch):
+    """It is taken for a scene, so that whoever opens it says what is wrong with it."""
+    for name in ("a", "lost+found"):
+        write_files(tmp_path / name, seven_scenes())
+    entries = Folder.entries
+
+    def refuse(self, relative=""):
+        if self.uri.endswith("lost+found"):
+            raise BadInput(self.uri, "no permission to list it")
+        return entries(self, relative)
+
+    monkeypatch.setattr(Folder, "entries", refuse)
+    scenes = list_scenes(str(tmp_path))
+    assert [uri.rpartition("/")[2] for uri in scenes] == ["a", "lost+found"]
+    with pytest.raises(BadInput, match="no permission to list it"):
+        open_scene(scenes[1])
+
+
+def test_a_file_directly_under_the_root_is_looked_for_there():
+    folder, name = file_at("/room.ply")
+    assert folder.uri_of(name) == "/room.ply"
+    assert file_at("room.ply")[0].uri == "."
+    assert [part if isinstance(part, str) else part.uri for part in file_at("s3://bucket/a/room.ply")] == [
+        "s3://bucket/a",
+        "room.ply",
+    ]
 
 
 def test_an_unknown_format_is_refused():

@@ -17,6 +17,7 @@ class Engine:
     """Answers with a running number, save where `rule` raises. Keeps what happened in `log`."""
 
     log: list
+    cut = None  # number of an answer that is longer than it may be
     rule = staticmethod(lambda url: None)
 
     def __init__(self, **arguments):
@@ -28,9 +29,10 @@ class Engine:
         urls = [conversation[0]["content"][0]["image_url"]["url"] for conversation in conversations]
         for url in urls:
             self.rule(url)
-        return [
-            SimpleNamespace(outputs=[SimpleNamespace(text=f'"a thing {zlib.crc32(url.encode())}."')]) for url in urls
-        ]
+        answers = [SimpleNamespace(text=f'"a thing {zlib.crc32(url.encode())}."', finish_reason="stop") for url in urls]
+        if self.cut is not None:
+            answers[self.cut].finish_reason = "length"
+        return [SimpleNamespace(outputs=[answer]) for answer in answers]
 
 
 @pytest.fixture
@@ -94,6 +96,15 @@ def test_prompt_that_is_rejected_costs_its_frame_only(engine):
     bad, good = captioner().caption_frames([frame(2), frame(2, 1)])
     assert isinstance(bad, CaptionRefused)
     assert "segment 2: vLLM rejects the prompt: too many image tokens" in bad.reason
+    assert len(good) == 2
+
+
+def test_an_answer_that_was_cut_short_is_no_caption(engine):
+    """Of a model that thinks aloud only the beginning would be kept."""
+    engine.cut = 0
+    bad, good = captioner().caption_frames([frame(2), frame(2, 1)])
+    assert isinstance(bad, CaptionRefused)
+    assert "segment 1: cut at caption.max_tokens: '\"a thing" in bad.reason
     assert len(good) == 2
 
 
