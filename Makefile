@@ -1,4 +1,4 @@
-# Every target sets up what it needs on a fresh machine: Python >= 3.11 and make are all it takes.
+# Every target sets up what it needs: Python >= 3.11, make and a C++ compiler (without it rendering is slow) are all it takes.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -36,7 +36,7 @@ lint: install  ## ruff and mypy
 test: lint  ## lint, types and every test but the slow ones
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
 
-test-slow: install  ## only the slow tests: twenty kills, a real vLLM engine
+test-slow: install  ## only the slow tests: kills by the dozen, a real vLLM engine
 	$(RUN) $(BIN)/python -m pytest -m slow
 
 test-all: test test-slow  ## everything

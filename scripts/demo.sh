@@ -43,4 +43,4 @@ echo "what it did:    $(cd "$output" && pwd)/report.html   (open it in a browser
 echo "the labels:     $(pwd)/corpora/demo/report.html"
 echo "asked by name:  $(cd "$output" && pwd)/found.png"
 echo "This was a taste: one seed and a minute of training a network. What pretraining is worth is measured by"
-echo "  ray job submit jobs/sweep.yaml            # hours; jobs/sweep.yaml dry_run=true tells how many"
+echo "  ray job submit jobs/sweep.yaml            # hours; its log tells how many are left"

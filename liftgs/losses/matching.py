@@ -19,7 +19,7 @@ from liftgs.render import NotFinite
 @dataclass(frozen=True)
 class MatchingConfig:
     """Weights of the matching cost. The paper says "similarly to the loss but with different weights"; these are
-    UniVLG's, whose decoder the paper takes, scaled by 1/0.2 for the masks as in Mask3D.
+    Mask3D's. UniVLG, whose decoder the paper takes, has 2, 0.2 and 0.2.
 
     Attributes:
         token: of the probability of the target's queries.

@@ -36,7 +36,7 @@ class ExamConfig:
     """What is asked, and how answers are counted.
 
     Attributes:
-        min_points: smaller instances and predictions are ignored; see `MIN_POINTS`, and set 100 for ScanNet's vertices.
+        min_points: smaller instances and predictions are ignored: 20 suits 5 cm voxels, 100 ScanNet's vertices.
         expressions_at_once: expressions that the method hears together, and that compete for the masks.
         proposals: how masks become a list of instances.
     """

@@ -68,7 +68,15 @@ class SegmentConfig:
         checkpoint: "tiny" ships with the package; else a path or URL: of an official SAM checkpoint, or of the card
             (.json) that the training of another small SAM wrote.
         model_type: vit_b, vit_l or vit_h; None = read off the checkpoint.
-        points_per_side: see `MaskSettings`, also for the seven below.
+        points_per_side: prompts form a grid of so many points along each side. Of this and the seven below, null = the
+            checkpoint's own.
+        points_per_batch: prompts that are decoded at a time.
+        pred_iou_thresh: a mask's predicted IoU must exceed this.
+        stability_score_thresh: least IoU between the mask cut at logits above and below the threshold.
+        box_nms_thresh: of two masks whose boxes overlap more (IoU), the one of lower predicted IoU goes.
+        crop_n_layers: extra rounds on 4, 16, ... crops of the image.
+        crop_n_points_downscale_factor: by which the grid is thinned in each layer of crops.
+        coarse_points_per_side: prompt a coarser grid first, then only the points that no mask so far covers.
         min_area_px: smallest segment, in pixels of a 512x512 image and scaled with the image's area (LIFT-GS,
             appendix A.1).
     """

@@ -8,8 +8,8 @@ A panel says what it shows in PromQL; where it lies on the page follows from its
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -260,12 +260,15 @@ def files() -> dict[str, str]:
     }
 
 
-def main(folder: str) -> None:
+def main() -> None:
     """Write the files."""
+    parser = argparse.ArgumentParser(description="Writes what is generated for Prometheus and Grafana.")
+    parser.add_argument("folder", help="where alerts.yml and grafana.json go", type=Path)
+    folder = parser.parse_args().folder
     for name, content in files().items():
-        (Path(folder) / name).write_text(content, encoding="utf-8")
-        print(f"wrote {Path(folder) / name}")
+        (folder / name).write_text(content, encoding="utf-8")
+        print(f"wrote {folder / name}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

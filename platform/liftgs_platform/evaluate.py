@@ -57,10 +57,10 @@ class PoolConfig:
     """The processes that evaluate.
 
     Attributes:
-        least: so many start.
-        most: so many there are when the cluster has room.
-        cpus: that each reserves, and computes with.
-        gpus: that each reserves; a fraction shares one.
+        least: processes that evaluation starts with.
+        most: processes that there are when the cluster has room.
+        cpus: CPUs that each process reserves, and computes with.
+        gpus: GPUs that each process reserves; a fraction shares one.
     """
 
     least: int = 1
@@ -87,7 +87,8 @@ class Spec:
         exam: what is asked, and how answers are counted.
         draws: of the bootstrap over scenes.
         seed: of these draws.
-        predictions: write ScanNet's official files of predictions as well, under predictions/NAME/.
+        predictions: write predictions in the form of ScanNet's official files as well, under predictions/NAME/. Their
+            masks are over a sample's points, so that its evaluation takes them with labels over the same points only.
         max_bad_rate: the job fails if more than this share of the samples cannot be read.
         pool: the processes that evaluate.
         dry_run: say what would be done, and stop.

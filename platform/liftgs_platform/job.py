@@ -230,7 +230,7 @@ def help_text(file: Path, spec: type) -> str:
         lines += ["", f"{group}=...:"]
         lines += [f"  {group}={name:<10} {text}".rstrip() for name, text in options.items()]
     lines += ["", "examples:", "", f"  {file} dry_run=true", f"  ray job submit {file}"]
-    scale = " scale=cluster" if "scale" in choices else ""
+    scale = " scale=cluster caption.python=/opt/vllm/bin/python" if "scale" in choices else ""
     lines += [f"  ray job submit --working-dir . -- {file} output=s3://bucket/name{scale}", ""]
     lines += ["relative paths: in a shell, of its folder; in a submitted job, of the folder where `ray start` ran"]
     return "\n".join(lines)

@@ -72,7 +72,7 @@ class TrainingSpec:
         loop: checkpoints, panels, log and reading.
         worker: the processes that train.
         nodes: the cluster that `dry_run` makes its forecast for.
-        dry_run: say what would be done, how much and how long, and stop.
+        dry_run: say what would be done and, once this output has begun, how long the rest takes; then stop.
     """
 
     output: str = field(metadata=WHERE_ONLY)
@@ -99,7 +99,7 @@ class TrainingSpec:
         if self.optim.schedule == "plateau" and not self.held_out:
             raise ValueError(
                 "optim.schedule=plateau needs scenes to validate on, as job finetune can: "
-                "validation.corpora=[{uri: corpora/held-out}]"
+                "validation.corpora=[{uri: corpora/validation}]"
             )
 
     @property

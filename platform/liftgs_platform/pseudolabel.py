@@ -109,10 +109,10 @@ class Spec:
         photo_long_side_px: larger photos are stored, and labelled, this small. Paper: 512x512 (appendix A.1).
         chunks_per_shard: samples per tar. A shard is what a killed process loses; a few tens of MB serve readers well.
         max_quarantine_rate: the job fails once more than this fraction of its frames (and more than 20) cannot be
-            labelled. What is committed stays.
-        retry: instead of what is missing, do again what is in quarantine.
+            labelled, or of its scenes (and more than 2) not even opened. What is committed stays.
+        retry: do what is missing, then again what is in quarantine; after a killed retry, finish that one.
         nodes: the cluster that `dry_run` makes its forecast for.
-        dry_run: say what would be done, how much and how long, and stop.
+        dry_run: say what would be done and, once this output has begun, how long the rest takes; then stop.
         no_progress_timeout_s: fail if no shard leaves any stage for so long; a model's start, or a cluster's,
             must fit in.
     """

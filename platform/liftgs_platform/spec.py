@@ -85,7 +85,7 @@ def defaults(file: Path, cls: type) -> dict[str, str]:
     """
     config = _compose(file, [], cls)
     missing = OmegaConf.missing_keys(config)
-    names = [key.name for key in keys(cls) if ".NAME." not in key.name and key.name not in missing]
+    names = [key.name for key in keys(cls) if not key.of_entry and key.name not in missing]
     values = {name: OmegaConf.select(config, name) for name in names}
     return {
         name: show(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
@@ -314,7 +314,7 @@ def _explain(error: Exception, file: Path, overrides: Sequence[str], cls: type) 
     """One line for a person, from what Hydra and OmegaConf raised."""
     text = str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    known = [key.name for key in keys(cls) if ".NAME." not in key.name] + groups(file)
+    known = [key.name for key in keys(cls) if not key.of_entry] + groups(file)
     if isinstance(error, OverrideParseException):
         return f"command line: cannot read '{error.override}' as key=value; quote the value if it holds special signs"
     override = re.search(r"(?:Could not override|Error merging override|argument) '?([^'\n]+)'?", text)

@@ -28,6 +28,11 @@ class Key:
     default: str
     doc: str
 
+    @property
+    def of_entry(self) -> bool:
+        """Whether it belongs to the entries of a mapping or list, of which there may be any number."""
+        return ".NAME." in self.name or "[]." in self.name
+
 
 def keys(cls: type, prefix: str = "") -> Iterator[Key]:
     """All keys of a spec in the order of its fields, nested ones dotted."""
@@ -41,6 +46,8 @@ def keys(cls: type, prefix: str = "") -> Iterator[Key]:
         args = typing.get_args(hint)
         if typing.get_origin(hint) is dict and is_dataclass(args[1]):
             yield from keys(typing.cast(type, args[1]), f"{name}.NAME.")
+        if typing.get_origin(hint) is tuple and is_dataclass(args[0]):
+            yield from keys(typing.cast(type, args[0]), f"{name}[].")
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -124,7 +131,8 @@ def _type_name(hint: Any) -> str:
         return "|".join(str(a) for a in typing.get_args(hint))
     if typing.get_origin(hint) in (Union, types.UnionType):
         return "|".join("null" if a is type(None) else _type_name(a) for a in typing.get_args(hint))
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).split("typing.")[-1]
+    plain = isinstance(hint, type) and not typing.get_args(hint)
+    return hint.__name__ if plain else re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(hint))
 
 
 def groups(file: Path) -> list[str]:

@@ -146,8 +146,8 @@ class PoolSpec:
     """How stages are run.
 
     Attributes:
-        cpus: that a stage reserves, and computes with.
-        gpus: that it reserves; a fraction shares one.
+        cpus: CPUs that a stage reserves, and computes with.
+        gpus: GPUs that a stage reserves; a fraction shares one.
         on_ray: stages are Ray jobs within the job: labelling and evaluation in their pools, training on as many workers
             as there is room for. Otherwise each runs in one process, which is quicker where stages are small.
         most: stages at once; 0 = as many as its nodes have room for. A cluster that grows needs a number, for which

@@ -99,9 +99,11 @@ class FairnessSpec:
     """The row that shows what compute alone is worth: from scratch, for as many steps as both trainings together.
 
     Attributes:
-        ratios: at which it is run; none = not at all.
+        ratios: of labels, at which a control trains from scratch for as many steps as pretraining and finetuning take
+            together; none = no control.
         step_cost: seconds of a pretraining step over those of a finetuning step, as measured.
-        patience: times `validation.patience` of the others, since stopping where they do it would be one of them.
+        patience: of the control, in multiples of the others' `validation.patience`; stopping where they do would only
+            repeat them.
     """
 
     ratios: tuple[float, ...] = ()
@@ -126,9 +128,9 @@ class PlanSpec:
         seeds: how many; each decides the pretraining, the labelled subset and the finetuning.
         compute: a control.
         label: overrides for all labelling jobs, as on their command line.
-        pretrain: for all pretraining jobs.
-        finetune: for all finetuning jobs.
-        evaluate: for all evaluation jobs.
+        pretrain: overrides for all pretraining jobs.
+        finetune: overrides for all finetuning jobs.
+        evaluate: overrides for all evaluation jobs.
     """
 
     corpora: dict[str, SourceSpec] = field(default_factory=dict)

@@ -83,10 +83,10 @@ class WorkerConfig:
     """The processes that train.
 
     Attributes:
-        cpus: that each reserves; torch computes in as many threads, the last bits of a CPU's results depend on them.
-        gpus: 1 = each trains on a GPU, 0 = on CPUs.
-        least: so many start; fewer wait for resources.
-        most: so many there are when the cluster has room; more join when nodes come.
+        cpus: that each worker reserves, and threads it computes with; the last bits of a CPU's results depend on them.
+        gpus: 1 = each worker trains on a GPU, 0 = on CPUs.
+        least: workers that training starts with; with room for fewer it waits.
+        most: workers that there are when the cluster has room; more join when nodes come.
         resize_every_s: how often it is looked whether more could join. Those that train commit a checkpoint then, and
             all go on from it.
         max_failures: so often they are started again from the newest checkpoint, after one died or raised, before a new

@@ -47,7 +47,7 @@ def test_pins_are_what_pyproject_asks_for() -> None:
     found = {requirement.name: requirement.specifier for requirement in asked}
     assert all(found[name].contains(version) for name, version in pinned.items())
     assert "spconv-cu120" in found
-    assert "pip install --editable '/opt/liftgs[gpu]'" in TEXT
+    assert "pip install --editable '/opt/liftgs[gpu,gcs]'" in TEXT
 
 
 def test_both_stages_stand_on_one_pinned_cuda() -> None:
