@@ -234,7 +234,8 @@ def _file_number(step: int) -> int:
 
 
 class TensorBoard:
-    """Event files. On a disk TensorBoard can follow them live; elsewhere they are copied at each flush."""
+    """Event files. On a disk TensorBoard can follow them live; elsewhere they are copied, whole, at each flush, and so
+    hold no pictures: the run's `panels/` has them."""
 
     def __init__(self, folder: str, first_step: int):
         """`first_step`: TensorBoard hides what earlier attempts wrote after it."""
@@ -253,7 +254,8 @@ class TensorBoard:
 
     def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """See `Sink`."""
-        self._writer.add_image(name, image, step, dataformats="HWC")
+        if not self._remote:
+            self._writer.add_image(name, image, step, dataformats="HWC")
 
     def flush(self) -> None:
         """See `Sink`."""

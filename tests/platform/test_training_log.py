@@ -99,6 +99,20 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "panels" / "step-000006.png").getpixel((0, 0)) == (77, 77, 77)
 
 
+def test_an_object_store_gets_curves_without_pictures(tmp_path: Path) -> None:
+    """Each flush copies the whole file there."""
+    run = "memory://logs/pictures"
+    with TrainingLog(run, 2, log_every=1) as log:
+        steps(log, 1, 2)
+        log.picture(np.full((4, 6, 3), 77, np.uint8), 2)
+    for uri in storage.list_files(f"{run}/tensorboard"):
+        (tmp_path / Path(uri).name).write_bytes(storage.read_bytes(uri))
+    values = [value for event in read_events(tmp_path) for value in event.summary.value]
+    assert values
+    assert not any(value.HasField("image") for value in values)
+    assert storage.exists(f"{run}/panels/step-000002.png")
+
+
 def test_a_resumed_log_is_that_of_one_run(tmp_path: Path) -> None:
     with TrainingLog(str(tmp_path), 10, log_every=1) as log:
         steps(log, 1, 7)
