@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from liftgs.scene import BadInput
 from liftgs.teachers import torchscript
 from liftgs.teachers.checkpoints import file_digest, local_checkpoint
+from liftgs.teachers.configs import split_weights
 
 #: buffers that only OpenAI's own files hold beside the weights
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -34,7 +35,8 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
     Args:
         name: any of `open_clip.list_models()`.
         weights: a pretrained tag of that model, or the path or URL of a checkpoint: a state dict
-            (.pt, .pth, .bin, .safetensors), a training checkpoint of open_clip's, or a TorchScript archive of OpenAI's.
+            (.pt, .pth, .bin, .safetensors), a training checkpoint of open_clip's, or a TorchScript archive of OpenAI's;
+            with TAG@ before it, if tags of that model want different settings.
         precision: "fp32", "fp16" or "bf16", as open_clip means them.
         device: a torch device.
 
@@ -43,7 +45,7 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
         these are: the tag, or a hash of the file.
 
     Raises:
-        ValueError: no such model, or `weights` is neither a tag of it nor looks like a path.
+        ValueError: no such model, `weights` is neither a tag of it nor looks like a path, or it needs its tag.
         BadInput: a checkpoint that is missing, damaged, or of another architecture.
     """
     name = name.replace("/", "-")
@@ -57,23 +59,26 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
             reason = f"cannot load these pretrained weights ({error}); download them and give their path instead"
             raise BadInput(f"{name}:{weights}", reason) from error
         return model.eval(), name, f"{name}:{weights}"
-    if "://" not in weights and not Path(weights).suffix and not Path(weights).exists():
+    tag, uri = split_weights(weights)
+    if (tag and tag not in tags) or ("://" not in uri and not Path(uri).suffix and not Path(uri).exists()):
         raise ValueError(
             f"{weights!r} is neither a pretrained tag of {name} ({', '.join(tags) or 'it has none'}) nor a file"
         )
-    path = local_checkpoint(weights)
-    state = _read(path, weights)
-    from_openai = any(mark in state for mark in _OPENAI_MARKS) or "openai" in path.name.lower()
-    name = _pin_quick_gelu(name, from_openai)
+    path = local_checkpoint(uri)
+    state = _read(path, uri)
+    if not tag and (any(mark in state for mark in _OPENAI_MARKS) or "openai" in path.name.lower()):
+        tag = "openai"
+    settings = _settings_of(name, tag)
+    name = _pin_quick_gelu(name, bool(settings.pop("quick_gelu", tag == "openai")))
     with _without("No pretrained weights loaded"):
         model = open_clip.create_model(
             name,
             precision=precision,
             device=device,
             pretrained_text=False,
-            force_preprocess_cfg=_preprocess_of(name),
+            force_preprocess_cfg=settings,
         )
-    _load(model, {key: value for key, value in state.items() if key not in _OPENAI_MARKS}, weights, name)
+    _load(model, {key: value for key, value in state.items() if key not in _OPENAI_MARKS}, uri, name)
     return model.eval(), name, f"{name}:sha256-{file_digest(path)}"
 
 
@@ -111,13 +116,29 @@ def _pin_quick_gelu(name: str, wanted: bool) -> str:
     return twin
 
 
-def _preprocess_of(name: str) -> dict[str, Any]:
-    """What the known weights of a model agree on (mean, std, interpolation, ...), for a checkpoint given by path."""
-    tags = pretrained.list_pretrained_tags_by_model(name)
-    configs = [pretrained.get_pretrained_cfg(name, tag) for tag in tags]
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    agreed = {key: configs[0].get(key) for key in keys} if configs else {}
-    return {key: value for key, value in agreed.items() if value and all(c.get(key) == value for c in configs)}
+#: What the makers of weights may have chosen; without it they compute something else, and nothing fails.
+_SETTINGS = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
+
+
+def _settings_of(name: str, tag: str) -> dict[str, Any]:
+    """How photos are prepared for weights that are given by path, and which GELU they want: as for their tag, or as for
+    all tags of the model.
+
+    Raises:
+        ValueError: the tags differ, and none is named.
+    """
+    known = {one: pretrained.get_pretrained_cfg(name, one) for one in pretrained.list_pretrained_tags_by_model(name)}
+    asked = [known[tag]] if tag in known else list(known.values())
+    choices = {key: {repr(one.get(key) or None): one.get(key) for one in asked} for key in _SETTINGS}
+    differ = [key for key, values in choices.items() if len(values) > 1]
+    if differ:
+        raise ValueError(
+            f"known weights of {name} differ in {', '.join(differ)}; say before the path which these are, as in "
+            f"{next(iter(known))}@PATH: {', '.join(known)}"
+        )
+    return {
+        key: value for key, (value,) in ((key, values.values()) for key, values in choices.items() if values) if value
+    }
 
 
 def _read(path: Path, uri: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +141,12 @@ def sam_card(checkpoint: str = "tiny") -> dict[str, Any]:
     return card
 
 
+def split_weights(pretrained: str) -> tuple[str, str]:
+    """Tag and path of "TAG@PATH"; of anything else no tag, and itself."""
+    found = re.fullmatch(r"([A-Za-z0-9_.-]+)@(.+)", pretrained)
+    return (found[1], found[2]) if found else ("", pretrained)
+
+
 @dataclass(frozen=True)
 class EmbedConfig:
     """How segments become embeddings.
@@ -151,6 +158,7 @@ class EmbedConfig:
         model: "tiny" ships with the package; else any model name of open_clip's.
         pretrained: weights of such a model: a tag, or the path or URL of a checkpoint; the paper has
             model="ViT-L-14-quickgelu", pretrained="openai". Weights known to need QuickGELU get it, whatever the name.
+            Where a model's tags want photos prepared in different ways, a path needs its tag: "TAG@PATH".
         background: what the crop shows outside the segment: "keep" it, "blur" it, or paint it black ("zero") or in the
             model's "mean".
         pad_px: pixels of surroundings on every side (ConceptGraphs: 20).

@@ -18,7 +18,7 @@ from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions, open_scene
 from liftgs.scene import BadInput
 from liftgs.teachers.captions import CaptionConfig
-from liftgs.teachers.configs import EmbedConfig, SegmentConfig
+from liftgs.teachers.configs import EmbedConfig, SegmentConfig, split_weights
 from liftgs_platform import manifest, preflight, shards, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.forecast import of_labelling
@@ -144,13 +144,14 @@ class Spec:
 
 def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
     """The spec with absolute paths."""
+    tag, clip = split_weights(spec.embed.pretrained)
     return replace(
         spec,
         source=uri(spec.source),
         output=uri(spec.output),
         annotations=tuple(map(uri, spec.annotations)),
         segment=replace(spec.segment, checkpoint=name_or_file(spec.segment.checkpoint)),
-        embed=replace(spec.embed, pretrained=name_or_file(spec.embed.pretrained)),
+        embed=replace(spec.embed, pretrained=(f"{tag}@" if tag else "") + name_or_file(clip)),
         caption=replace(spec.caption, vocabulary=name_or_file(spec.caption.vocabulary)),
     )
 
@@ -313,7 +314,8 @@ def checks(spec: Spec, todo: Sequence[PlannedShard]) -> list[preflight.Finding]:
 
 def weights(spec: Spec) -> list[str]:
     """Files that the teachers need; or names, or URLs, of what is fetched where it is needed."""
-    return [spec.segment.checkpoint, spec.embed.pretrained, spec.caption.vocabulary] if spec.pseudo_labels else []
+    clip = split_weights(spec.embed.pretrained)[1]
+    return [spec.segment.checkpoint, clip, spec.caption.vocabulary] if spec.pseudo_labels else []
 
 
 def room_for(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) -> list[preflight.Finding]:

@@ -416,14 +416,53 @@ def test_a_wrong_name_or_tag_is_refused_with_what_there_is() -> None:
         EmbedConfig("ViT-L-14")
 
 
-def test_preprocessing_of_a_path_is_that_of_the_models_known_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from liftgs.teachers import clip_checkpoint
+def test_settings_of_a_path_are_those_of_the_models_known_weights() -> None:
+    from liftgs.teachers.clip_checkpoint import _settings_of
 
-    assert clip_checkpoint._preprocess_of("ViT-B-16-SigLIP")["mean"] == (0.5, 0.5, 0.5)
-    assert clip_checkpoint._preprocess_of("ViT-B-16-SigLIP")["resize_mode"] == "squash"
-    assert clip_checkpoint._preprocess_of("toy") == {}
+    agreed = _settings_of("ViT-B-16-SigLIP", "")
+    assert (agreed["mean"], agreed["resize_mode"]) == ((0.5, 0.5, 0.5), "squash")
+    assert "quick_gelu" not in agreed
+    assert _settings_of("toy", "") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "mean", "resize", "quick"),
+    [
+        ("ViT-L-14", "laion2b_s32b_b82k", 0.5, "shortest", None),
+        ("ViT-L-14", "openai", 0.48145466, "shortest", True),
+        ("ViT-H-14", "dfn5b", 0.48145466, "squash", True),
+        ("ViT-B-32", "laion2b_s34b_b79k", 0.48145466, "shortest", None),
+    ],
+)
+def test_a_path_with_its_tag_gets_the_settings_of_the_tag(
+    name: str, tag: str, mean: float, resize: str, quick: bool | None
+) -> None:
+    from liftgs.teachers.clip_checkpoint import _settings_of
+
+    found = _settings_of(name, tag)
+    assert (found["mean"][0], found["resize_mode"], found.get("quick_gelu")) == (mean, resize, quick)
+
+
+def test_a_path_whose_settings_nobody_can_know_needs_its_tag(tmp_path: Path) -> None:
+    """Weights of one model were made with other means, crops and activations; nothing would fail."""
+    path = tmp_path / "weights.pt"
+    torch.save({"visual.proj": torch.zeros(2)}, path)
+    with pytest.raises(
+        ValueError, match=r"ViT-L-14 differ in mean, std, quick_gelu; .* as in openai@PATH: openai, laion400m"
+    ):
+        create_open_clip("ViT-L-14", str(path), "fp32", "cpu")
+    with pytest.raises(ValueError, match=r"'opnai@.*weights.pt' is neither a pretrained tag of ViT-L-14"):
+        create_open_clip("ViT-L-14", f"opnai@{path}", "fp32", "cpu")
+    with pytest.raises(BadInput, match="another architecture than ViT-B-32"):
+        create_open_clip("ViT-B-32", f"laion2b_s34b_b79k@{path}", "fp32", "cpu")
+
+
+def test_a_job_resolves_the_path_behind_a_tag() -> None:
+    from liftgs.teachers.configs import split_weights
+
+    assert split_weights("laion2b_s34b_b79k@/weights/b.pt") == ("laion2b_s34b_b79k", "/weights/b.pt")
+    assert split_weights("openai") == ("", "openai")
+    assert split_weights("s3://user@host/b.pt") == ("", "s3://user@host/b.pt")
 
 
 # ---- the small CLIP that ships
