@@ -238,19 +238,17 @@ def forecast(spec: Spec) -> str:
 
 
 def collect(spec: Spec, sheets: Sequence[Sheet]) -> Scores:
-    """Scores from the files.
+    """Scores from the files. A sample that one network could not be asked about is left out for all.
 
     Raises:
         JobFailed: more samples are bad than `max_bad_rate`.
     """
+    examined = [Marked.read(spec.output, sheet) for sheet in sheets]
+    bad = {paper.scene: paper.error for paper in examined if paper.error}
     papers: dict[str, list[Marked]] = {checkpoint.name: [] for checkpoint in spec.checkpoints}
-    bad: dict[str, str] = {}
-    for sheet in sheets:
-        paper = Marked.read(spec.output, sheet)
-        if paper.error:
-            bad[sheet.key] = paper.error
-        else:
-            papers[sheet.name].append(paper)
+    for paper in examined:
+        if paper.scene not in bad:
+            papers[paper.sheet.name].append(paper)
     if len(bad) > spec.max_bad_rate * len(sheets) / len(spec.checkpoints):
         key, error = next(iter(bad.items()))
         raise JobFailed(f"{len(bad)} samples cannot be evaluated, e.g. {key}: {error}; see max_bad_rate")

@@ -102,11 +102,29 @@ def test_a_bad_sample_costs_itself_and_is_named(inputs: Path, tmp_path: Path) ->
     sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
     examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
     scores = evaluate.collect(spec, sheets)
-    assert list(scores.bad) == [key]
+    assert list(scores.bad) == [f"00-{key}"]
     assert scores.scenes == 2
     assert key in scores.table()
     with pytest.raises(launcher.JobFailed, match="cannot be evaluated"):
         evaluate.collect(replace(spec, max_bad_rate=0.0), sheets)
+
+
+def test_a_sample_that_is_bad_for_one_network_is_left_out_for_all(inputs: Path, tmp_path: Path) -> None:
+    """Differences are paired scene by scene; and equal names in two corpora are two samples."""
+    corpora = (CorpusSpec(str(inputs / "labelled")), CorpusSpec(str(inputs / "labelled")))
+    spec = spec_of(inputs, tmp_path / "run", corpora=corpora, max_bad_rate=0.5)
+    sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
+    examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
+    whole = evaluate.collect(spec, sheets).scenes
+    broken = [sheet for sheet in sheets if (sheet.name, sheet.key) == ("n1", sheets[0].key)]
+    assert [sheet.number for sheet in broken] == [0, 1]
+    for sheet in broken:
+        data = Marked(sheet, None, [], "its cloud is damaged").encode()
+        (tmp_path / "run" / sheet.path).write_bytes(data)
+    scores = evaluate.collect(spec, sheets)
+    assert list(scores.bad) == [sheet.scene for sheet in broken]
+    assert scores.scenes == whole - 2
+    assert all(set(network.of_scene) == set(scores.networks[0].of_scene) for network in scores.networks)
 
 
 def test_a_damaged_file_of_the_output_is_named(inputs: Path, tmp_path: Path) -> None:
