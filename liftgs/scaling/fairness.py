@@ -54,12 +54,14 @@ def _unfinished(name: str, arm: Arm, plateau: Bool[np.ndarray, "ratios seeds"], 
     if plateau.shape != arm.ran.shape:
         raise ValueError(f"{name}: plateaus of shape {plateau.shape} for runs of shape {arm.ran.shape}")
     short = (arm.ran & ~plateau).sum(axis=1)
-    return [
-        f"At ratio {ratio:g}, {count} of {runs} runs of {name} ended before any plateau was seen, {so}; give "
-        "finetuning more steps."
+    where = [
+        f"{count} of {runs} at ratio {ratio:g}"
         for ratio, count, runs in zip(arm.ratios, short, arm.seeds, strict=True)
         if count
     ]
+    if not where:
+        return []
+    return [f"Runs of {name} ended before any plateau was seen ({', '.join(where)}), {so}; give finetuning more steps."]
 
 
 def _shape(scratch: Arm, drawn: Float[np.ndarray, "draws ratios"], level: float) -> list[str]:

@@ -11,12 +11,16 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from time import sleep
+from typing import Any, Literal, TypeVar, Union
 
 import yaml
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,19 @@ def _attributes(docstring: str) -> dict[str, str]:
     return docs
 
 
+def _undisturbed(parse: Callable[[], T]) -> T:
+    """Again if it fails, as in Python 3.11 if other threads parse too (github.com/python/cpython/issues/106905)."""
+    for _ in range(20):
+        with suppress(SystemError):
+            return parse()
+        sleep(0.05)
+    return parse()
+
+
 def _comments(cls: type) -> dict[str, str]:
     """Comments at the fields of a class, from its source."""
     try:
-        source = inspect.cleandoc("\n" + inspect.getsource(cls))
+        source = inspect.cleandoc("\n" + _undisturbed(lambda: inspect.getsource(cls)))
     except OSError:
         return {}
     lines = source.splitlines()
@@ -89,7 +102,7 @@ def _comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     docs = {}
-    body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
+    body = typing.cast(ast.ClassDef, _undisturbed(lambda: ast.parse(source)).body[0]).body
     for node in body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue

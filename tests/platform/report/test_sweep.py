@@ -269,7 +269,7 @@ def test_a_sweep_at_one_ratio_answers_with_its_orderings_and_is_not_spared_the_w
     results = made_sweep({"A": 2.0, "B": 4.0}, orderings=(("B", "A", SCRATCH),), **made)
     text = page_of(results).text
     assert re.search(r"Not to be quoted: B > A: \w[\w ]* \(\+[\d.]+ points, 95 % CI .*; A > scratch: holds", text)
-    assert "At ratio 0.2, 3 of 3 runs of A ended before any plateau was seen" in text
+    assert "Runs of A ended before any plateau was seen (3 of 3 at ratio 0.2)" in text
     assert "pretrained on B (filled)" in text, "the highest mix stands for a best one"
 
 
