@@ -39,13 +39,16 @@ class GroundingObjective:
     def __init__(self, config: GroundingObjectiveConfig = GroundingObjectiveConfig()):
         self.config = config
 
-    def __call__(self, model: LiftGS, items: Sequence[LabelledItem]) -> Losses:
+    def __call__(
+        self, model: LiftGS, items: Sequence[LabelledItem], scenes: Sequence[EncodedScene] | None = None
+    ) -> Losses:
         """Args:
         model: in training mode, or not.
         items: on the model's device. Each seeds torch's random numbers for its own part.
+        scenes: theirs, if the model has encoded them already.
         """
         sums: dict[str, Tensor] = {}
-        for scene, item in zip(model.encode([item.voxels for item in items]), items, strict=True):
+        for scene, item in zip(scenes or model.encode([item.voxels for item in items]), items, strict=True):
             torch.manual_seed(item.seed)
             answers = model.decode_sets(scene, [question.queries for question in item.questions])
             for question, heads in zip(item.questions, answers, strict=True):

@@ -63,14 +63,15 @@ class Objective:
     def __init__(self, config: ObjectiveConfig = ObjectiveConfig()):
         self.config = config
 
-    def __call__(self, model: LiftGS, items: Sequence[Item]) -> Losses:
+    def __call__(self, model: LiftGS, items: Sequence[Item], scenes: Sequence[EncodedScene] | None = None) -> Losses:
         """Args:
         model: in training mode, or not.
         items: on the model's device. Each seeds torch's random numbers for its own part.
+        scenes: theirs, if the model has encoded them already.
         """
         sums: dict[str, Tensor] = {}
         views = 0
-        for scene, item in zip(model.encode([item.voxels for item in items]), items, strict=True):
+        for scene, item in zip(scenes or model.encode([item.voxels for item in items]), items, strict=True):
             torch.manual_seed(item.seed)
             for view, answers in zip(item.views, self._answers(model, scene, item), strict=True):
                 views += 1

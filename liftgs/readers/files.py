@@ -58,8 +58,8 @@ class Folder:
             if entry_path.strip("/") != path.strip(
                 "/"
             ):  # object stores list a folder's own marker, files list themselves
-                links = bool(entry.get("islink")) and self._fs.isdir(entry["name"])
-                found[posixpath.basename(entry_path)] = entry["type"] == "directory" or links
+                to_folder = bool(entry.get("islink")) and self._fs.isdir(entry["name"])
+                found[posixpath.basename(entry_path)] = entry["type"] == "directory" or to_folder
         return dict(sorted(found.items()))
 
     def has(self, relative: str) -> bool:

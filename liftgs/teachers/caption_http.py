@@ -22,7 +22,7 @@ import aiohttp
 import numpy as np
 
 from liftgs.secrecy import blanked
-from liftgs.teachers.caption_prompted import BadAnswer, PromptedCaptioner, Question, canary_jpeg
+from liftgs.teachers.caption_prompted import BadAnswer, PromptedCaptioner, Question, canary_jpeg, cut_short
 from liftgs.teachers.captions import CaptionConfig, CaptionerUnavailable
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ def _parse(text: str) -> _Reply:
     if choice.get("finish_reason") == "content_filter":
         return _Reply(answer, refused="stopped by the endpoint's content filter")
     if choice.get("finish_reason") == "length":
-        return _Reply(answer, refused=f"cut at caption.max_tokens: {_short(str(answer), 80)!r}")
+        return _Reply(answer, refused=cut_short(answer))
     return _Reply(answer, refused=f"refused: {_short(str(refusal))!r}" if refusal else "")
 
 

@@ -30,6 +30,11 @@ class BadAnswer(ValueError):
     """The model answered, but not with a caption."""
 
 
+def cut_short(answer: object) -> str:
+    """What is said of an answer that was longer than the model may give: of one that thinks aloud, the beginning."""
+    return f"cut short: {str(answer)[:80]!r}; raise caption.parameters.max_tokens"
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """One segment of one frame, to be captioned.

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from liftgs.teachers.caption_prompted import BadAnswer, PromptedCaptioner, Question, canary_jpeg
+from liftgs.teachers.caption_prompted import BadAnswer, PromptedCaptioner, Question, canary_jpeg, cut_short
 from liftgs.teachers.captions import CaptionConfig, CaptionerUnavailable
 
 #: Prompts handed to the engine at a time: enough to keep it full, few enough to hold their images in memory.
@@ -87,10 +87,7 @@ class VllmCaptioner(PromptedCaptioner):
 
         outputs = self._engine.chat(conversations, SamplingParams(**self._config.parameters), use_tqdm=False)
         answers = [output.outputs[0] for output in outputs]
-        return [
-            BadAnswer(f"cut at caption.max_tokens: {one.text[:80]!r}") if one.finish_reason == "length" else one.text
-            for one in answers
-        ]
+        return [BadAnswer(cut_short(one.text)) if one.finish_reason == "length" else one.text for one in answers]
 
 
 def _start(config: CaptionConfig) -> Any:

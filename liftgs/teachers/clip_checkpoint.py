@@ -68,7 +68,7 @@ def create_open_clip(name: str, weights: str, precision: str, device: str) -> tu
     state = _read(path, uri)
     if not tag and (any(mark in state for mark in _OPENAI_MARKS) or "openai" in path.name.lower()):
         tag = "openai"
-    settings = _settings_of(name, tag)
+    settings = _settings_of(name, tag, uri)
     name = _pin_quick_gelu(name, bool(settings.pop("quick_gelu", tag == "openai")))
     with _without("No pretrained weights loaded"):
         model = open_clip.create_model(
@@ -120,7 +120,7 @@ def _pin_quick_gelu(name: str, wanted: bool) -> str:
 _SETTINGS = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
 
 
-def _settings_of(name: str, tag: str) -> dict[str, Any]:
+def _settings_of(name: str, tag: str, uri: str) -> dict[str, Any]:
     """How photos are prepared for weights that are given by path, and which GELU they want: as for their tag, or as for
     all tags of the model.
 
@@ -128,17 +128,14 @@ def _settings_of(name: str, tag: str) -> dict[str, Any]:
         ValueError: the tags differ, and none is named.
     """
     known = {one: pretrained.get_pretrained_cfg(name, one) for one in pretrained.list_pretrained_tags_by_model(name)}
-    asked = [known[tag]] if tag in known else list(known.values())
-    choices = {key: {repr(one.get(key) or None): one.get(key) for one in asked} for key in _SETTINGS}
-    differ = [key for key, values in choices.items() if len(values) > 1]
+    first, *others = [known[tag]] if tag in known else list(known.values()) or [{}]
+    differ = [key for key in _SETTINGS if any((one.get(key) or None) != (first.get(key) or None) for one in others)]
     if differ:
         raise ValueError(
-            f"known weights of {name} differ in {', '.join(differ)}; say before the path which these are, as in "
+            f"{uri}: known weights of {name} differ in {', '.join(differ)}; say before the path which these are, as in "
             f"{next(iter(known))}@PATH: {', '.join(known)}"
         )
-    return {
-        key: value for key, (value,) in ((key, values.values()) for key, values in choices.items() if values) if value
-    }
+    return {key: first[key] for key in _SETTINGS if first.get(key)}
 
 
 def _read(path: Path, uri: str) -> dict[str, Tensor]:

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from liftgs.model.liftgs import LiftGS
-from liftgs.model.norm import batch_norms
+from liftgs.model.liftgs import EncodedScene, LiftGS
 from liftgs.training.trainer import Losses, Objective
 
 
@@ -21,23 +20,17 @@ class MixedObjective:
         """`objectives`: class of items -> what the names of its terms begin with, and what judges them."""
         self.objectives = dict(objectives)
 
-    def __call__(self, model: LiftGS, items: Sequence[Any]) -> Losses:
-        """See `Objective`.
-
-        Raises:
-            ValueError: the network has statistics over all workers' batches, which each sort would ask for at its own
-                time: a worker without items of a sort would leave the others waiting.
-        """
-        if any(norm.sum_over_workers for norm in batch_norms(model)):
-            raise ValueError(
-                "items of several sorts and batch normalisation go together on one worker only: set worker.most=1, "
-                "leave replay out, or take a network with norm=layer"
-            )
+    def __call__(self, model: LiftGS, items: Sequence[Any], scenes: Sequence[EncodedScene] | None = None) -> Losses:
+        """See `Objective`. All sorts are encoded together: where a network has statistics over all workers, these ask
+        each other once per batch, whichever sorts a worker holds."""
+        encoded = scenes or model.encode([item.voxels for item in items])
         count = sum(len(item) for item in items)
         terms: dict[str, Float[Tensor, ""]] = {}
         for sort, (prefix, objective) in self.objectives.items():
-            own: list[Any] = [item for item in items if type(item) is sort]
-            if own:
+            places = [place for place, item in enumerate(items) if type(item) is sort]
+            if places:
+                own = [items[place] for place in places]
+                losses = objective(model, own, [encoded[place] for place in places])
                 share = sum(len(item) for item in own) / count
-                terms |= {prefix + name: share * value for name, value in objective(model, own).terms.items()}
+                terms |= {prefix + name: share * value for name, value in losses.terms.items()}
         return Losses(torch.stack(list(terms.values())).sum(), terms)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from liftgs.model.liftgs import LiftGS
+from liftgs.model.liftgs import EncodedScene, LiftGS
 from liftgs.model.norm import batch_norms, uncounted
 from liftgs.model.voxels import voxelise
 from liftgs.render import NotFinite
@@ -46,10 +46,11 @@ class Item(Protocol):
 class Objective(Protocol):
     """Mean loss of a batch over all that counts in its items, so it does not matter how the batch is split."""
 
-    def __call__(self, model: LiftGS, items: Sequence[Any]) -> Losses:
+    def __call__(self, model: LiftGS, items: Sequence[Any], scenes: Sequence[EncodedScene] | None = None) -> Losses:
         """Args:
         model: in training mode, or not.
         items: on the model's device. Each seeds torch's random numbers for its own part.
+        scenes: theirs, if the model has encoded them already.
         """
 
 
@@ -232,8 +233,8 @@ class Trainer:
         if batch_norms(self.network):
             return [self._differentiate_together(usable), *[None] * (len(items) - 1)]
         threads = torch.get_num_threads()
-        alone = self.optim.batch_size == 1 or threads == 1
-        if alone or self.device.type != "cpu" or self._draws_random_numbers:
+        nothing_to_share = self.optim.batch_size == 1 or threads == 1
+        if nothing_to_share or self.device.type != "cpu" or self._draws_random_numbers:
             return [None if item is None else self._differentiate(item) for item in items]
         # Each item has as many threads on any number of workers, since kernels round by how they share out their work.
         each = max(1, threads // self.optim.batch_size)

@@ -13,7 +13,7 @@ from ray.data import ActorPoolStrategy
 
 from liftgs_platform.evaluate_work import Examiner, Sheet, marked
 from liftgs_platform.job import JobFailed
-from liftgs_platform.label_pool import configure
+from liftgs_platform.label_pool import configure, gave_up
 from liftgs_platform.label_teachers import use_threads
 
 #: Sheets of one network that an actor gets in a row, so that it loads networks seldom.
@@ -71,8 +71,5 @@ def examine_all(
     except ray.exceptions.RayError as error:
         there = marked(examiner.output)
         left = [f"{sheet.key} by {sheet.name}" for sheet in sheets if sheet.path not in there]
-        reason = " ".join(str(error).split())[:300]
-        raise JobFailed(
-            f"{len(left)} of {len(sheets)} could not be examined, {', '.join(left[:_TOGETHER])} among them; "
-            f"Ray gave up: {reason}"
-        ) from error
+        told = f"{len(left)} of {len(sheets)} could not be examined, {', '.join(left[:_TOGETHER])} among them"
+        raise JobFailed(f"{examiner.output}: {told}; {gave_up(error)}") from error

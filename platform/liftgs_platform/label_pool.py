@@ -217,9 +217,13 @@ def obituary(error: Exception, ledger: ActorHandle) -> str:
     deaths: list[tuple[int, Place, int]] = []
     with suppress(ray.exceptions.RayError):  # a ledger that does not answer is no reason to hide the first fault
         deaths = ray.get(ledger.deadliest.remote(), timeout=10)
-    reason = " ".join(str(error).split())[:500]
     where = "; ".join(
         f"shard {shard}, {place.chunk} {place.frame}, stage {place.stage}: {count} processes died there"
         for shard, place, count in deaths
     )
-    return f"Ray gave up: {reason}" + (f" ({where})" if where else "")
+    return gave_up(error) + (f" ({where})" if where else "")
+
+
+def gave_up(error: Exception) -> str:
+    """What Ray said last, in a line."""
+    return f"Ray gave up: {' '.join(str(error).split())[:500]}"

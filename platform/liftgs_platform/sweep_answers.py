@@ -191,11 +191,16 @@ def _additions(results: SweepResults) -> Iterator[Addition]:
 
 def _difference(results: SweepResults, better: str, worse: str) -> Difference:
     ours, theirs = (arm_of(results, results.task_metric, mix) for mix in (better, worse))
+    return Difference(better, worse, *_above(ours, theirs))
+
+
+def _above(ours: Arm | None, theirs: Arm | None) -> tuple[Estimate, float]:
+    """How much higher the first arm scores over the ratios that both have, and its chance to; NaN without any."""
     common = [ratio for ratio in ours.ratios.tolist() if theirs.has(ratio)] if ours and theirs else []
     if not ours or not theirs or not common:
-        return Difference(better, worse, Estimate(math.nan, math.nan, math.nan), math.nan)
+        return Estimate(math.nan, math.nan, math.nan), math.nan
     found = compare(theirs, ours, common)
-    return Difference(better, worse, found.difference, found.chance)
+    return found.difference, found.chance
 
 
 def _transfers(results: SweepResults) -> dict[str, Transfer]:
@@ -216,9 +221,6 @@ def _distrust(results: SweepResults) -> Iterator[str]:
 
 def _undertrained(results: SweepResults) -> bool:
     """Whether a run from scratch still improved when it was stopped, or more compute clearly helps scratch."""
-    if any(not c.plateau for c in results.cells if c.mix == SCRATCH and not c.control and c.ratio > 0):
-        return True
+    short = any(not c.plateau for c in results.cells if c.mix == SCRATCH and not c.control and c.ratio > 0)
     metric = results.task_metric
-    scratch, more = (arm_of(results, metric, SCRATCH, control) for control in ("", COMPUTE))
-    common = [ratio for ratio in more.ratios.tolist() if scratch.has(ratio)] if scratch and more else []
-    return bool(scratch and more and common) and compare(scratch, more, common).difference.low > 0  # type: ignore[arg-type]
+    return short or _above(arm_of(results, metric, SCRATCH, COMPUTE), arm_of(results, metric, SCRATCH))[0].low > 0

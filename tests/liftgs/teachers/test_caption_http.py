@@ -230,7 +230,10 @@ def test_nobody_listening_is_unavailable():
         (lambda: completion("I'm sorry, but I can't help with that."), "refused"),
         (lambda: completion(None, refusal="against our rules"), "against our rules"),
         (lambda: completion("a", finish_reason="content_filter"), "content filter"),
-        (lambda: completion("So let me look at the", finish_reason="length"), "cut at caption.max_tokens: 'So let me"),
+        (
+            lambda: completion("So let me look at the", finish_reason="length"),
+            "cut short: 'So let me.*raise caption.parameters.max_tokens",
+        ),
     ],
 )
 def test_what_is_no_caption_is_refused_and_asked_again_next_time(reply, reason, tmp_path):

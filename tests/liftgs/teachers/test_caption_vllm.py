@@ -104,7 +104,7 @@ def test_an_answer_that_was_cut_short_is_no_caption(engine):
     engine.cut = 0
     bad, good = captioner().caption_frames([frame(2), frame(2, 1)])
     assert isinstance(bad, CaptionRefused)
-    assert "segment 1: cut at caption.max_tokens: '\"a thing" in bad.reason
+    assert "segment 1: cut short: '\"a thing" in bad.reason
     assert len(good) == 2
 
 

@@ -419,10 +419,10 @@ def test_a_wrong_name_or_tag_is_refused_with_what_there_is() -> None:
 def test_settings_of_a_path_are_those_of_the_models_known_weights() -> None:
     from liftgs.teachers.clip_checkpoint import _settings_of
 
-    agreed = _settings_of("ViT-B-16-SigLIP", "")
+    agreed = _settings_of("ViT-B-16-SigLIP", "", "a.pt")
     assert (agreed["mean"], agreed["resize_mode"]) == ((0.5, 0.5, 0.5), "squash")
     assert "quick_gelu" not in agreed
-    assert _settings_of("toy", "") == {}
+    assert _settings_of("toy", "", "a.pt") == {}
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_path_with_its_tag_gets_the_settings_of_the_tag(
 ) -> None:
     from liftgs.teachers.clip_checkpoint import _settings_of
 
-    found = _settings_of(name, tag)
+    found = _settings_of(name, tag, "a.pt")
     assert (found["mean"][0], found["resize_mode"], found.get("quick_gelu")) == (mean, resize, quick)
 
 
