@@ -33,6 +33,7 @@ from liftgs import codecs
 from liftgs.chunks import ChunkingConfig
 from liftgs.readers import ReaderOptions
 from liftgs_platform import manifest, pseudolabel, shards
+from liftgs_platform.label_toll import Toll
 from liftgs_platform.loader import Loader
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.pseudolabel import Spec
@@ -155,7 +156,7 @@ def resume(spec: Spec) -> None:
     """What a job that is submitted again does first: find that nothing is missing."""
     plans = pseudolabel.open_plans(spec)
     missing = pseudolabel.missing_shards(spec, plans)
-    toll = pseudolabel.Toll(spec, plans, missing)
+    toll = Toll(spec.output, spec.max_quarantine_rate, plans, missing)
     if missing or toll.lost:
         raise RuntimeError(f"{len(missing)} shards are missing, {toll.lost} frames are lost")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -26,17 +26,13 @@ from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_plan import Planner, frames_of
 from liftgs_platform.label_stages import STAGES, LoadConfig, Stage, Tally, run_in_process
 from liftgs_platform.label_teachers import BuildCaption, BuildCommit, BuildEmbed, BuildLoad, BuildSegment
+from liftgs_platform.label_toll import Toll, check_scenes, committed
 from liftgs_platform.ledger import Seen
 from liftgs_platform.progress import Progress, State, clock
 from liftgs_platform.revision import code_revision
-from liftgs_platform.shard_plan import Plan, PlannedShard, QuarantineRow, read_plans, write_plan
+from liftgs_platform.shard_plan import Plan, PlannedShard, read_plans, write_plan
 from liftgs_platform.simulation import LabellingModel, Nodes
 from liftgs_platform.spec import WHERE_ONLY
-
-#: This many frames may always be lost: rates mean nothing for a handful.
-FEW_FRAMES = 20
-#: Likewise of scenes that cannot be opened.
-FEW_SCENES = 2
 
 #: What an actor takes beside its models, and what a photo's pixel takes in the object store, about: bytes.
 _ACTOR_BYTES, _PIXEL_BYTES = 600e6, 3
@@ -228,7 +224,7 @@ def run_here(spec: Spec, build: Mapping[str, Any] | None = None) -> float:
     for name, factory in (build or factories(spec, plans)).items():
         stages[name] = factory(stages)
     todo = missing_shards(spec, plans)
-    toll = Toll(spec, plans, todo)
+    toll = Toll(spec.output, spec.max_quarantine_rate, plans, todo)
     for draft in run_in_process(list(stages.values()), todo):
         toll.add(draft.quarantine)
     manifest.write(spec.output)
@@ -247,7 +243,7 @@ def open_plans(spec: Spec) -> list[Plan]:
             plan = planner(spec).first(spec.source)
             scenes = {chunk.scene for shard in plan.shards for chunk in shard.chunks}
             check_annotations(spec.annotations, scenes)
-            check_scenes(spec, len(scenes), plan.quarantine)
+            check_scenes(spec.source, spec.max_quarantine_rate, len(scenes), plan.quarantine)
             return [plan]
     except (ValueError, OSError) as fault:  # BadInput is one of the first, StorageError of the second
         raise JobFailed(f"nothing can be planned: {fault}") from fault
@@ -258,22 +254,6 @@ def open_plans(spec: Spec) -> list[Plan]:
             "choose another output, or submit with the settings it was begun with"
         )
     return plans
-
-
-def check_scenes(spec: Spec, opened: int, lost: Sequence[QuarantineRow]) -> None:
-    """See that there is something to label, and that not too many scenes cannot even be opened.
-
-    Raises:
-        JobFailed: there is nothing, or there are.
-    """
-    if opened and len(lost) <= max(FEW_SCENES, spec.max_quarantine_rate * (opened + len(lost))):
-        return
-    reasons = Counter(row["error"] for row in lost).most_common(3)
-    worst = "; ".join(f"{count}x {error}" for error, count in reasons) or "they have no frames"
-    raise JobFailed(
-        f"{len(lost)} of {opened + len(lost)} scenes of {spec.source} cannot be labelled, and max_quarantine_rate is "
-        f"{spec.max_quarantine_rate:g}; mostly {worst}"
-    )
 
 
 def check_annotations(annotations: Iterable[str], scenes: Collection[str]) -> None:
@@ -390,7 +370,7 @@ def label(
     if lacking:
         print(f"note: {lacking}; the job waits for more nodes, or give it smaller pools (scale.pools)")
     ledger = label_pool.start_ledger()
-    toll = Toll(spec, plans, todo)
+    toll = Toll(spec.output, spec.max_quarantine_rate, plans, todo)
     frames = {shard.index: frames_of([shard]) for shard in todo}
     state = State(sum(frames.values()))
     print(f"{len(todo)} shards, {state.total} frames to label on {', '.join(map(str, pools))}")
@@ -445,50 +425,6 @@ def shortage(pools: Iterable[Any], resources: Mapping[str, float]) -> str:
         for kind, number in needed.items()
         if number > resources.get(kind, 0) + 1e-6
     )
-
-
-class Toll:
-    """Counts the frames of a plan that are lost, and ends the job when they are too many."""
-
-    def __init__(self, spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]):
-        """Starts with what earlier runs of the last plan lost. Shards in `todo` are still to be counted, even one that
-        the processes of a killed run commit at this moment.
-        """
-        self.spec, self.planned = spec, frames_of(plans[0].shards)
-        newest = {shard.index: shard for shard in plans[-1].shards}
-        self.views = {(c.scene, c.index): len(c.view_ids) for shard in newest.values() for c in shard.chunks}
-        self.lost = 0
-        self.reasons: Counter[tuple[str, str]] = Counter()
-        for index in committed(spec.output, newest.keys() - {shard.index for shard in todo}):
-            self.add(index.quarantine)
-
-    def add(self, rows: Iterable[QuarantineRow]) -> None:
-        """Count a shard's losses.
-
-        Raises:
-            JobFailed: there are more than `max_quarantine_rate` allows.
-        """
-        for row in rows:
-            frames = 1 if row["frame"] is not None else self.views.get((row["scene"], row["chunk"] or 0), 1)
-            self.lost += frames
-            self.reasons[row["stage"], row["error"]] += frames
-        if self.lost > max(FEW_FRAMES, self.spec.max_quarantine_rate * self.planned) or self.lost >= self.planned > 0:
-            raise JobFailed(
-                f"{self.lost} of {self.planned} frames cannot be labelled, and max_quarantine_rate is "
-                f"{self.spec.max_quarantine_rate:g}; mostly {self.worst()}. What is committed "
-                "stays: mend the source and submit with retry=true, or allow more"
-            )
-
-    def worst(self, count: int = 3) -> str:
-        """The most frequent reasons, in a line."""
-        return "; ".join(f"{n}x {stage}: {error}" for (stage, error), n in self.reasons.most_common(count))
-
-
-def committed(corpus: str, wanted: Collection[int] | None = None) -> Iterator[shards.ShardIndex]:
-    """Indices of committed shards, a few at a time, since each lists every member of its shard."""
-    numbers = [n for n in shards.committed_indices(corpus) if wanted is None or n in wanted]
-    for start in range(0, len(numbers), 64):
-        yield from shards.load_indices(corpus, numbers[start : start + 64])
 
 
 def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) -> str:

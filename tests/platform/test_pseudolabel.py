@@ -20,7 +20,7 @@ from liftgs.chunks import ChunkingConfig
 from liftgs.geometry import CloudConfig, project, sees
 from liftgs.sample import decode_sample
 from liftgs.teachers.captions import CaptionerUnavailable
-from liftgs_platform import manifest, metrics, pseudolabel, shards
+from liftgs_platform import label_toll, manifest, metrics, pseudolabel, shards
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_stages import Caption, Stage
 from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
@@ -269,7 +269,7 @@ def test_a_scene_that_cannot_be_opened_is_in_quarantine_until_it_is_mended(teach
     for file, data in kept.items():
         file.write_bytes(data)
     plans = pseudolabel.open_plans(spec)
-    retry = pseudolabel.planner(spec).retry(plans, pseudolabel.committed(spec.output))
+    retry = pseudolabel.planner(spec).retry(plans, label_toll.committed(spec.output))
     assert retry is not None
     assert {chunk.scene for shard in retry.shards for chunk in shard.chunks} == {"scene01"}
 
@@ -323,8 +323,8 @@ def test_a_shard_that_a_dying_run_commits_is_not_counted_twice(teachers: Teacher
     plans = pseudolabel.open_plans(spec)
     todo = pseudolabel.missing_shards(spec, plans)
     pseudolabel.run_here(spec)  # the other run, after this one has seen what is missing
-    assert pseudolabel.Toll(spec, plans, todo).lost == 0
-    assert pseudolabel.Toll(spec, plans, []).lost == 1
+    assert label_toll.Toll(spec.output, 0.05, plans, todo).lost == 0
+    assert label_toll.Toll(spec.output, 0.05, plans, []).lost == 1
 
 
 def test_too_much_in_quarantine_ends_the_job_with_the_reasons(
