@@ -34,7 +34,7 @@ lint: install  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## lint, types and every test but the slow ones
-	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
+	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## only the slow tests: kills by the dozen, a real vLLM engine
 	$(RUN) $(BIN)/python -m pytest -m slow

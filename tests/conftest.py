@@ -39,14 +39,9 @@ def s3_folder(s3_server: s3.S3Server) -> str:
     return f"s3://{bucket}/corpora/small"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For `pytest -n`: one process has everything that starts Ray, so one cluster at a time; others share the files."""
-    if config.pluginmanager.hasplugin("xdist"):
-        ours = Path(__file__).parent
-        for item in items:
-            file = item.path.relative_to(ours)
-            item.add_marker(pytest.mark.xdist_group("ray" if file.parts[0] in ("platform", "cluster") else file.stem))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The platform's first: theirs are the long files, and `pytest -n` would wait for one that comes last."""
+    items.sort(key=lambda item: Path(__file__).with_name("platform") not in item.path.parents)
 
 
 @pytest.hookimpl(optionalhook=True)

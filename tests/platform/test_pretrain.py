@@ -344,7 +344,7 @@ def wait_for(what: Callable[[], Any], driver: subprocess.Popen[bytes], log: Path
         found = what()
         if found:
             return found
-        time.sleep(0.01)
+        time.sleep(0.05)
     raise AssertionError(f"the job ended too early:\n{log.read_text()}")
 
 
