@@ -19,7 +19,7 @@ from liftgs.tasks.instances import MIN_POINTS, VOID, Overlaps, ScoredMasks, over
 from liftgs.tasks.maps import beside, from_above, tint
 from liftgs.tasks.phrases import Encode
 from liftgs.tasks.proposals import ProposalConfig, SeenScene, on_points, propose, select
-from liftgs.tasks.referral import Referral, box_iou, extremes
+from liftgs.tasks.referral import Referral, box_iou, extremes, unique_or_multiple
 from liftgs.tasks.zero_shot import LabelledCloud, class_phrases
 
 #: What grounds: shown a sample, it answers queries about the sample's points.
@@ -92,6 +92,7 @@ def examine(
     encode: Encode,
     config: ExamConfig,
     class_of: Mapping[str, str] | None = None,
+    nyu40_of: Mapping[str, int] | None = None,
 ) -> Paper:
     """Ask for every class and every expression of a sample.
 
@@ -103,6 +104,7 @@ def examine(
         encode: words -> queries of this method.
         config: see there.
         class_of: kind -> class, where kinds are called otherwise.
+        nyu40_of: ScanNet's raw label -> nyu40id, for the groups of ScanRefer.
 
     Raises:
         BadInput: the sample is damaged, or has no 3D labels.
@@ -114,7 +116,7 @@ def examine(
     candidates = propose(seen, asked, how.queries_at_once, how.part_m)
     predictions = on_points(select(candidates, how, seen.points), seen.of_point)
     found = overlap(predictions, labelled.labels, labelled.instances, config.min_points)
-    referrals = refer(seen, labelled, labels, encode, config)
+    referrals = refer(seen, labelled, labels, encode, config, nyu40_of)
     return Paper(labelled, predictions, found, referrals)
 
 
@@ -136,7 +138,12 @@ def labelled_cloud(sample: Sample, key: str, classes: Sequence[str], class_of: M
 
 
 def refer(
-    seen: SeenScene, labelled: LabelledCloud, labels: SceneLabels, encode: Encode, config: ExamConfig
+    seen: SeenScene,
+    labelled: LabelledCloud,
+    labels: SceneLabels,
+    encode: Encode,
+    config: ExamConfig,
+    nyu40_of: Mapping[str, int] | None = None,
 ) -> list[Referral]:
     """The best answer to each expression against its target, box against box.
 
@@ -156,19 +163,30 @@ def refer(
         mask = found.masks[found.row[mine[0]]][seen.of_point] if len(mine) else np.zeros(len(ids), bool)
         truth = np.isin(ids, expression.target.instances)
         iou = box_iou(extremes(xyz, mask), extremes(xyz, truth))
-        records.append(Referral(labelled.name, f"{number:04d}", iou, groups(expression, kinds)))
+        records.append(Referral(labelled.name, f"{number:04d}", iou, groups(expression, kinds, nyu40_of)))
     return records
 
 
-def groups(expression: Expression, kinds: Mapping[int, str]) -> tuple[str, ...]:
+def groups(
+    expression: Expression, kinds: Mapping[int, str], nyu40_of: Mapping[str, int] | None = None
+) -> tuple[str, ...]:
     """What an expression's accuracy is reported under, beside "all".
 
-    Of ReferIt3D's: easy or hard, view-dependent or not, by the tags of its reader. Of those that have a relation, that.
-    Of all others, as ScanRefer does, whether anything of the target's kind is in the scene beside it.
+    ReferIt3D's by the tags of its reader: easy or hard, view-dependent or not. ScanRefer's by its reader's, too: unique
+    or multiple, for which it takes ScanNet's label table. Of all others, whether anything of the target's kind is in
+    the sample beside it, and the relation, if there is one.
+
+    Args:
+        expression: what was asked.
+        kinds: of each instance of the sample.
+        nyu40_of: see `examine`.
     """
     difficulty, view = expression.tag("difficulty"), expression.tag("view")
     if difficulty is not None and view is not None:
         return (difficulty, f"view-{view}")
+    name, others = expression.tag("object_name"), expression.tag("others")
+    if name is not None and others is not None and nyu40_of is not None:
+        return (unique_or_multiple(name, filter(None, others.split(",")), nyu40_of),)
     kind = kinds.get(expression.target.instances[0])
     alone = sum(other == kind for other in kinds.values()) == 1
     which = "unique" if alone else "multiple"

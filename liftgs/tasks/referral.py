@@ -21,11 +21,6 @@ THRESHOLDS: tuple[float, ...] = (0.25, 0.5, 0.75)
 #: ScanRefer's class of everything that is none of ScanNet's first 17.
 OTHERS = "others"
 
-#: ReferIt3D calls an utterance with one of these words view-dependent.
-VIEW_WORDS = frozenset(
-    {"across", "back", "behind", "facing", "front", "left", "leftmost", "looking", "right", "rightmost"}
-)
-
 #: Lower and upper corner, metres.
 Box = Float[np.ndarray, "2 3"]
 
@@ -135,48 +130,15 @@ def scanrefer_class(object_name: str, nyu40_of: Mapping[str, int]) -> str:
     return names.get(nyu40, OTHERS) if nyu40 is not None else OTHERS
 
 
-def unique_or_multiple(
-    referred: Iterable[tuple[str, str, str]], nyu40_of: Mapping[str, int]
-) -> dict[tuple[str, str], str]:
-    """ScanRefer's groups: "unique" if no other object of the class is referred to in the scene, else "multiple".
+def unique_or_multiple(object_name: str, others: Iterable[str], nyu40_of: Mapping[str, int]) -> str:
+    """ScanRefer's groups: "unique" if no other object that its file refers to in the scene is of the target's class.
 
     Objects that nobody describes do not count, though they stand in the scene; that is ScanRefer's rule.
 
     Args:
-        referred: (scene, object id, object name) of every expression of the data set; an object may come many times.
+        object_name: of the target, as ScanRefer writes it.
+        others: names of the other objects that the file refers to in the scene.
         nyu40_of: see `scanrefer_class`.
-
-    Returns:
-        (scene, object id) -> group.
     """
-    kinds = {(scene, object_id): scanrefer_class(name, nyu40_of) for scene, object_id, name in referred}
-    objects = Counter((scene, kind) for (scene, _), kind in kinds.items())
-    return {key: "unique" if objects[key[0], kind] == 1 else "multiple" for key, kind in kinds.items()}
-
-
-def easy_or_hard(stimulus_id: str) -> str:
-    """ReferIt3D's groups: "hard" if there are more than two objects of the target's class, else "easy".
-
-    Args:
-        stimulus_id: scene-label-objects-target-distractor-distractor..; objects counts the target and its distractors.
-
-    Raises:
-        ValueError: another form, or a count that does not fit the distractors.
-    """
-    parts = stimulus_id.split("-")
-    numbers = [part for part in parts[2:] if part]
-    if len(numbers) < 2 or not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"stimulus {stimulus_id!r} is not scene-label-objects-target-distractors")
-    objects, distractors = int(numbers[0]), len(numbers) - 2
-    if distractors != objects - 1:
-        raise ValueError(f"stimulus {stimulus_id!r} says {objects} objects and names {distractors} distractors")
-    return "hard" if objects > 2 else "easy"
-
-
-def view_dependence(tokens: Iterable[str]) -> str:
-    """ReferIt3D's groups: "view-dependent" if a token is one of `VIEW_WORDS`, else "view-independent".
-
-    Args:
-        tokens: of the utterance, without punctuation, as the data set's own column has them.
-    """
-    return "view-independent" if VIEW_WORDS.isdisjoint(token.lower() for token in tokens) else "view-dependent"
+    kind = scanrefer_class(object_name, nyu40_of)
+    return "multiple" if any(scanrefer_class(other, nyu40_of) == kind for other in others) else "unique"

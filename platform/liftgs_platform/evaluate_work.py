@@ -14,7 +14,7 @@ from liftgs import codecs
 from liftgs.lifting import LiftingConfig
 from liftgs.model.liftgs import LiftGS
 from liftgs.model.text import Phrases
-from liftgs.readers.scannet_labels import read_label_table
+from liftgs.readers.scannet_labels import ScanNetLabel, read_label_table
 from liftgs.sample import decode_sample
 from liftgs.scene import BadInput
 from liftgs.tasks.benchmark_files import write_predictions
@@ -178,7 +178,9 @@ class Examiner:
         method, encode = self._method(sheet)
         try:
             sample = decode_sample(self._reader(sheet.corpus)[sheet.position], f"{sheet.corpus}#{sheet.key}")
-            paper = examine(method, sample, sheet.scene, self.classes, encode, self.exam, self._class_of)
+            paper = examine(
+                method, sample, sheet.scene, self.classes, encode, self.exam, self._class_of, self._nyu40_of
+            )
         except BadInput as fault:
             result = Marked(sheet, None, [], str(fault))
         else:
@@ -203,8 +205,17 @@ class Examiner:
             return {}
         by_number = "nyu40id" if self._benchmark is SCANNET20 else "id"
         names = dict(zip(self._benchmark.ids, self._benchmark.names, strict=True))
-        rows = {word: getattr(label, by_number) for word, label in read_label_table(self.label_table).items()}
+        rows = {word: getattr(label, by_number) for word, label in self._labels.items()}
         return {word: names[number] for word, number in rows.items() if number in names}
+
+    @cached_property
+    def _nyu40_of(self) -> Mapping[str, int] | None:
+        """Raw label -> nyu40id."""
+        return {word: label.nyu40id for word, label in self._labels.items()} if self.label_table else None
+
+    @cached_property
+    def _labels(self) -> Mapping[str, ScanNetLabel]:
+        return read_label_table(self.label_table)
 
     def _method(self, sheet: Sheet) -> tuple[Method, Encode]:
         way = lifted_way(sheet.checkpoint)
