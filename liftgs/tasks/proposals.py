@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -118,12 +118,12 @@ def select(candidates: ScoredMasks, config: ProposalConfig, points: Int[np.ndarr
     """
     if config.nms_iou >= 1:
         return candidates[: config.top_k]
-    iou = _iou(candidates.masks, points)
+    iou = cache(_iou(candidates.masks, points))
     kept: list[int] = []
     rows_of: dict[int, list[int]] = {}
     for index, (row, label) in enumerate(zip(candidates.row.tolist(), candidates.label.tolist(), strict=True)):
         better = rows_of.setdefault(label, [])
-        if not better or iou[row, better].max() <= config.nms_iou:
+        if all(iou(other)[row] <= config.nms_iou for other in better):
             better.append(row)
             kept.append(index)
             if len(kept) == config.top_k:
@@ -181,9 +181,19 @@ def largest_parts(
     return result
 
 
-def _iou(masks: Bool[np.ndarray, "m v"], points: Int[np.ndarray, " v"] | None) -> Float[np.ndarray, "m m"]:
-    """Of every two masks. Sums of whole numbers, so exact in single precision up to 16 million points."""
-    inside = masks.astype(np.float32)
-    weighted = inside if points is None else inside * points.astype(np.float32)
-    shared, size = inside @ weighted.T, weighted.sum(axis=1)
-    return shared / (size[:, None] + size[None] - shared)
+def _iou(
+    masks: Bool[np.ndarray, "m v"], points: Int[np.ndarray, " v"] | None
+) -> Callable[[int], Float[np.ndarray, " m"]]:
+    """Of a mask with every mask. Sums of whole numbers, so exact in single precision up to 16 million points.
+
+    Not all at once: with a thousand classes there are ten thousands of masks, of which few are ever compared.
+    """
+    inside = sparse.csr_array(masks).astype(np.float32)
+    weight = np.ones(masks.shape[1], np.float32) if points is None else points.astype(np.float32)
+    size = inside @ weight
+
+    def with_all(row: int) -> Float[np.ndarray, " m"]:
+        shared = inside @ (masks[row] * weight)
+        return shared / (size[row] + size - shared)
+
+    return with_all
