@@ -6,6 +6,7 @@ OpenCV axes (x right, y down, z forward); the centre of a pixel is at +0.5; dept
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,11 @@ class Chunk:
     def key(self) -> str:
         """The WebDataset key."""
         return f"{self.scene}-{self.index:03d}" + (f"-retry{self.retry}" if self.retry else "")
+
+
+def scene_of_key(key: str) -> str:
+    """The scene of a chunk, from its key; a key of another form is a scene of its own."""
+    return re.sub(r"-\d{3,}(-retry\d+)?$", "", key)
 
 
 @dataclass(frozen=True)

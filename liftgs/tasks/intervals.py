@@ -18,7 +18,7 @@ from liftgs.tasks.referral import THRESHOLDS, Referral, groups_of, is_hit
 
 @dataclass(frozen=True, eq=False)
 class SceneScore:
-    """Figures of a set of scenes, of which any may count several times or not at all.
+    """Figures of a set of scenes, or of parts of scenes, of which any may count several times or not at all.
 
     Attributes:
         scenes: their names.
@@ -46,7 +46,9 @@ class Interval:
     high: float
 
 
-def bootstrap(score: SceneScore, draws: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+def bootstrap(
+    score: SceneScore, draws: int = 1000, level: float = 0.95, seed: int = 0, scene_of: Callable[[str], str] = str
+) -> dict[str, Interval]:
     """Percentile intervals of every figure.
 
     Args:
@@ -54,29 +56,35 @@ def bootstrap(score: SceneScore, draws: int = 1000, level: float = 0.95, seed: i
         draws: see `draw`.
         level: share of the draws inside an interval.
         seed: see `draw`.
+        scene_of: see `draw`.
 
     Raises:
         ValueError: no scene, no draw, or a level outside (0, 1).
     """
-    return {name: interval(values, level) for name, values in draw(score, draws, seed).items()}
+    return {name: interval(values, level) for name, values in draw(score, draws, seed, scene_of).items()}
 
 
-def draw(score: SceneScore, draws: int = 1000, seed: int = 0) -> dict[str, Float[np.ndarray, " 1+draws"]]:
+def draw(
+    score: SceneScore, draws: int = 1000, seed: int = 0, scene_of: Callable[[str], str] = str
+) -> dict[str, Float[np.ndarray, " 1+draws"]]:
     """Every figure on the scenes as they are, then on scenes drawn with replacement, as many as there are.
 
     Args:
         score: from `instance_scores`, `referral_scores` or `difference`.
         draws: how many.
         seed: of the draws; the same seed draws the same scenes, whatever is scored.
+        scene_of: name -> the scene that it is a part of; parts of one scene are drawn together.
 
     Raises:
         ValueError: no scene, or no draw.
     """
-    scenes = len(score.scenes)
+    place = {scene: number for number, scene in enumerate(dict.fromkeys(map(scene_of, score.scenes)))}
+    part_of = np.array([place[scene_of(name)] for name in score.scenes], np.int64)
+    scenes = len(place)
     if not scenes or draws < 1:
         raise ValueError(f"needs scenes and draws; got {scenes} and {draws}")
-    times = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=draws)
-    rows = [score.score(row) for row in (np.ones(scenes, np.int64), *times)]
+    times = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=draws)[:, part_of]
+    rows = [score.score(row) for row in (np.ones(len(part_of), np.int64), *times)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 

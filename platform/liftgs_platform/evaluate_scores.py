@@ -13,6 +13,7 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
+from liftgs.scene import scene_of_key
 from liftgs.tasks.instances import THRESHOLDS, InstanceScores, Overlaps, score_instances
 from liftgs.tasks.intervals import (
     Interval,
@@ -43,7 +44,7 @@ class NetworkScores:
         gain: of each figure over the first network's, paired scene by scene; empty for the first.
         instances: by class.
         groups: of expressions.
-        of_scene: AP25 of each scene alone, NaN where it holds no instance.
+        of_scene: AP25 of each sample alone, NaN where it holds no instance.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Scores:
         classes: names.
         networks: in the spec's order.
         scenes: how many.
+        samples: into how many they are cut.
         pictures: scene -> file, by network.
         bad: samples that could not be evaluated, and why.
     """
@@ -70,8 +72,13 @@ class Scores:
     classes: tuple[str, ...]
     networks: tuple[NetworkScores, ...]
     scenes: int
+    samples: int
     pictures: dict[str, dict[str, str]]
     bad: dict[str, str]
+
+    def counted(self) -> str:
+        """On how much it was measured: "12 scenes", or "12 scenes in 40 samples"."""
+        return f"{self.scenes} scenes" + (f" in {self.samples} samples" if self.samples != self.scenes else "")
 
     def table(self) -> str:
         """For a terminal: percent, with 95 % intervals; then the gains over the first network."""
@@ -79,7 +86,7 @@ class Scores:
         wide = max(80, 16 + 21 * len(shown))
         out = Console(file=io.StringIO(), width=wide)
         for title, rows in (
-            (f"{self.scenes} scenes, %, with 95 % intervals over scenes", [(n.name, n.figures) for n in self.networks]),
+            (f"{self.counted()}, %, with 95 % intervals over scenes", [(n.name, n.figures) for n in self.networks]),
             (f"more than {self.networks[0].name}", [(n.name, n.gain) for n in self.networks[1:]]),
         ):
             if rows:
@@ -99,6 +106,7 @@ class Scores:
         """For JSON; NaN as null."""
         return {
             "scenes": self.scenes,
+            "samples": self.samples,
             "bad": self.bad,
             "networks": {
                 network.name: {
@@ -153,9 +161,9 @@ def score(
         drawn: dict[str, np.ndarray] = {}
         gain: dict[str, Interval] = {}
         for ours, theirs in zip(mine, first, strict=True):
-            drawn |= draw(ours, draws, seed)
+            drawn |= draw(ours, draws, seed, scene_of_key)
             if mine is not first:
-                gain |= bootstrap(difference(ours, theirs), draws, seed=seed)
+                gain |= bootstrap(difference(ours, theirs), draws, seed=seed, scene_of=scene_of_key)
         figures = {figure: interval(values) for figure, values in drawn.items()}
         overlaps = {paper.scene: _overlaps(paper) for paper in papers[name]}
         instances = score_instances(list(overlaps.values()), len(classes), min_points)
@@ -165,8 +173,9 @@ def score(
             NetworkScores(name, figures, drawn, gain, instances, accuracy_table(records) if records else [], of_scene)
         )
     pictures = {name: {paper.scene: paper.sheet.picture for paper in of} for name, of in papers.items()}
-    count = len(next(iter(papers.values())))
-    return Scores(tuple(classes), tuple(networks), count, pictures, dict(bad))
+    samples = [paper.scene for paper in next(iter(papers.values()))]
+    scenes = len({scene_of_key(sample) for sample in samples})
+    return Scores(tuple(classes), tuple(networks), scenes, len(samples), pictures, dict(bad))
 
 
 def _measures(papers: Sequence[Marked], classes: int, min_points: int) -> list[SceneScore]:

@@ -11,7 +11,7 @@ from walls import AHEAD, Listed, posed, wall_frame
 
 from liftgs.chunks import ChunkingConfig, load_chunk, plan_chunks
 from liftgs.geometry import CloudConfig, sees
-from liftgs.scene import BadInput, Expression, Instance, Mention, PointCloud, SceneLabels
+from liftgs.scene import BadInput, Chunk, Expression, Instance, Mention, PointCloud, SceneLabels, scene_of_key
 
 
 class Unread(Listed):
@@ -48,6 +48,12 @@ def test_sixty_frames_make_ten_chunks_of_six_and_seven_make_two():
     assert [len(chunk.frame_ids) for chunk in plan_chunks(Unread(60))] == [6] * 10
     assert [len(chunk.frame_ids) for chunk in plan_chunks(Unread(7))] == [4, 3]
     assert plan_chunks(Unread(7))[1].key == "scene-001"
+
+
+@pytest.mark.parametrize("scene", ["kitchen", "scene0000_00", "apartments-00012", "k-1234-retry1"])
+def test_a_key_tells_its_scene(scene: str) -> None:
+    for index, retry in ((0, 0), (7, 3), (1234, 12)):
+        assert scene_of_key(Chunk("file:///x", scene, index, (), (), retry).key) == scene
 
 
 def test_a_scene_without_frames_is_bad_input():

@@ -32,7 +32,7 @@ def render(output: str, scores: Scores) -> str:
         _template().render(
             name=output.rstrip("/").rpartition("/")[2],
             uri=output,
-            scenes=scores.scenes,
+            counted=scores.counted(),
             figures=[name.removesuffix(" all") for name in figures],
             rows=[_row(network, figures, scores) for network in scores.networks],
             first=scores.networks[0].name,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scored_scenes import perfect, predictions, random_scene, spans, truth
 
+from liftgs.scene import scene_of_key
 from liftgs.tasks.instances import Overlaps, overlap, score_instances
 from liftgs.tasks.intervals import Interval, SceneScore, bootstrap, difference, instance_scores, referral_scores
 from liftgs.tasks.referral import Referral, accuracy_table
@@ -49,6 +50,15 @@ def test_ap_of_every_draw_is_that_of_the_drawn_scenes_scored_again(overlaps: dic
     assert found.value == pytest.approx(score_instances(scenes, 3, 3).ap)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(again, [0.1, 0.9])))
     assert found.low < found.value < found.high
+
+
+def test_parts_of_one_scene_are_drawn_together(overlaps: dict[str, Overlaps]) -> None:
+    halves = {f"{name}-{part:03d}": found for name, found in overlaps.items() for part in range(2)}
+    draws = drawn_scenes(len(overlaps), 40, seed=3)
+    scenes = list(overlaps.values())
+    again = [score_instances([scenes[i] for i in draw for _ in range(2)], 3, 3).ap for draw in draws]
+    found = bootstrap(instance_scores(halves, 3, 3), 40, level=0.8, seed=3, scene_of=scene_of_key)["AP"]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(again, [0.1, 0.9])))
 
 
 def test_accuracies_of_every_draw_are_those_of_the_drawn_records() -> None:

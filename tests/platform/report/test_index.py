@@ -57,7 +57,7 @@ def write_evaluation(folder: Path, corpus: Path, finished: bool) -> None:
             NetworkScores(name, {"AP25": Interval(value, 0, 1)}, {}, {}, nothing, [], {})
             for name, value in (("scratch", 0.25), ("pretrained", 0.5), ("empty", float("nan")))
         ]
-        facts = Scores((), tuple(networks), 0, {}, {}).plain()
+        facts = Scores((), tuple(networks), 0, 0, {}, {}).plain()
         (folder / "result.json").write_bytes(codecs.encode_json(facts))
         (folder / "report.html").write_text("<p>")
 
