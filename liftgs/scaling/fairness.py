@@ -7,10 +7,11 @@ low, flat or falling, and read backwards it makes any pretraining look like many
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.compare import compare
+from liftgs.scaling.curve import isotonic
 from liftgs.scaling.estimate import DRAWS, LEVEL, from_draws
 from liftgs.scaling.resample import resample
 
@@ -42,7 +43,10 @@ def warnings(
     Raises:
         ValueError: a plateau table of another shape than its arm's runs, or arms of different resamples.
     """
-    found = _unfinished("scratch", scratch, scratch_plateau, "so its curve is too low and multipliers are too large")
+    sound = sound_up_to(scratch, scratch_plateau)
+    ends = f" that end beyond ratio {sound:g}" if sound > 0 else ""
+    so = f"so its curve is too low there and multipliers{ends} are too large"
+    found = _unfinished("scratch", scratch, scratch_plateau, so)
     found += _unfinished(name, pretrained, pretrained_plateau, "so its multipliers may be too small")
     found += _shape(scratch, resample(scratch, pretrained, draws, seed)[0], level)
     if same_compute is not None:
@@ -50,10 +54,40 @@ def warnings(
     return found
 
 
-def _unfinished(name: str, arm: Arm, plateau: Bool[np.ndarray, "ratios seeds"], so: str) -> list[str]:
+def sound_up_to(scratch: Arm, plateau: Bool[np.ndarray, "ratios seeds"]) -> float:
+    """Up to which ratio the scratch curve rests on finished runs.
+
+    A multiplier m at ratio r that ends at or before it, r m <= this ratio, is not too large for unfinished runs: they
+    make the curve too low beyond it; up to it they make the cubic's slope there too small, which leaves the curve, if
+    anything, too high. A level that is pooled with one of unfinished runs, as it was above it, counts with those.
+
+    Args:
+        scratch: the runs that make the curve.
+        plateau: as in `warnings`.
+
+    Returns:
+        A ratio of `scratch`; inf if all runs finished, 0 if not even the least ratio is sound.
+    """
+    short = _short("scratch", scratch, plateau) > 0
+    if not short.any():
+        return float("inf")
+    pooled = isotonic(scratch.means[None], scratch.seeds)[0] < scratch.means - 1e-12
+    last = int(short.argmax()) - 1
+    while last >= 0 and pooled[last]:
+        last -= 1
+    return float(scratch.ratios[last]) if last >= 0 else 0.0
+
+
+def _short(name: str, arm: Arm, plateau: Bool[np.ndarray, "ratios seeds"]) -> Int[np.ndarray, " ratios"]:
+    """How many runs of each ratio did not finish."""
     if plateau.shape != arm.ran.shape:
         raise ValueError(f"{name}: plateaus of shape {plateau.shape} for runs of shape {arm.ran.shape}")
-    short = (arm.ran & ~plateau).sum(axis=1)
+    count: Int[np.ndarray, " ratios"] = (arm.ran & ~plateau).sum(axis=1)
+    return count
+
+
+def _unfinished(name: str, arm: Arm, plateau: Bool[np.ndarray, "ratios seeds"], so: str) -> list[str]:
+    short = _short(name, arm, plateau)
     where = [
         f"{count} of {runs} at ratio {ratio:g}"
         for ratio, count, runs in zip(arm.ratios, short, arm.seeds, strict=True)

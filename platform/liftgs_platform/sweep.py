@@ -108,9 +108,7 @@ def write(spec: Spec, cells: Sequence[CellPlan], store: Store, reused: frozenset
     results.write(storage.join(spec.output, "results.json.gz"))
     found = answer(results)
     uri = storage.join(spec.output, "report.html")
-    storage.write_bytes(
-        storage.join(spec.output, "multiplier.csv"), multiplier_csv(found.multipliers, found.undertrained).encode()
-    )
+    storage.write_bytes(storage.join(spec.output, "multiplier.csv"), multiplier_csv(found.multipliers).encode())
     storage.write_bytes(storage.join(spec.output, "cells.csv"), cells_csv(results).encode())
     storage.write_bytes(uri, page.render(results, found).encode())
     return uri

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise, permutations
 from liftgs.scaling.arms import Arm
 from liftgs.scaling.compare import compare, finetuning_gains
 from liftgs.scaling.estimate import Estimate
-from liftgs.scaling.fairness import warnings
+from liftgs.scaling.fairness import sound_up_to, warnings
 from liftgs.scaling.multiplier import multipliers
 from liftgs.scaling.transfer import Transfer, transfer
 from liftgs_platform.sweep_arms import all_labels, arm_of, levels, plateaus
@@ -77,7 +77,7 @@ class Answers:
         differences: all pairs of arms that are not controls, from scratch too, the best arm first.
         transfers: effective data transferred, by mix.
         distrust: what speaks against the multipliers, in sentences; empty if the comparison is fair.
-        undertrained: whether scratch could be better than its curve, by its steps or by its control.
+        undertrained: whether scratch could be better than it is at any ratio, by its steps or by its control.
     """
 
     metric: str
@@ -164,15 +164,18 @@ def _curves(results: SweepResults, metric: str) -> Iterator[tuple[str, Arm, Arm]
 
 def _multipliers(results: SweepResults, metric: str) -> Iterator[MultiplierRow]:
     """Of every mix: each ratio, then all together."""
+    slow = _gains_by_compute(results, metric)
     for mix, scratch, pretrained in _curves(results, metric):
         worth = multipliers(scratch, pretrained)
+        sound = 0.0 if slow else sound_up_to(scratch, plateaus(results, metric, SCRATCH, scratch))
         for ratio, seeds, each in zip(worth.ratios, worth.seeds, worth.each, strict=True):
-            yield _row(mix, ratio, each, seeds, metric)
-        yield _row(mix, None, worth.overall, max(worth.seeds), metric)
+            yield _row(mix, ratio, each, seeds, metric, ratio * each.value > sound * (1 + 1e-9))
+        ends = max(worth.ratios) * worth.overall.value
+        yield _row(mix, None, worth.overall, max(worth.seeds), metric, ends > sound * (1 + 1e-9))
 
 
-def _row(mix: str, ratio: float | None, worth: Estimate, seeds: int, metric: str) -> MultiplierRow:
-    return MultiplierRow(mix, ratio, worth.value, worth.low, worth.high, worth.censored, seeds, metric)
+def _row(mix: str, ratio: float | None, worth: Estimate, seeds: int, metric: str, undertrained: bool) -> MultiplierRow:
+    return MultiplierRow(mix, ratio, worth.value, worth.low, worth.high, worth.censored, seeds, metric, undertrained)
 
 
 def _additions(results: SweepResults) -> Iterator[Addition]:
@@ -222,5 +225,8 @@ def _distrust(results: SweepResults) -> Iterator[str]:
 def _undertrained(results: SweepResults) -> bool:
     """Whether a run from scratch still improved when it was stopped, or more compute clearly helps scratch."""
     short = any(not c.plateau for c in results.cells if c.mix == SCRATCH and not c.control and c.ratio > 0)
-    metric = results.task_metric
-    return short or _above(arm_of(results, metric, SCRATCH, COMPUTE), arm_of(results, metric, SCRATCH))[0].low > 0
+    return short or _gains_by_compute(results, results.task_metric)
+
+
+def _gains_by_compute(results: SweepResults, metric: str) -> bool:
+    return _above(arm_of(results, metric, SCRATCH, COMPUTE), arm_of(results, metric, SCRATCH))[0].low > 0

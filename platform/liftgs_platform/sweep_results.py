@@ -223,6 +223,7 @@ class MultiplierRow:
         censored: "above" or "below" the scratch curve, "" within it.
         seeds: that the comparison rests on.
         metric: that was compared.
+        undertrained: whether scratch could be better where the multiplier ends, which then is not to be quoted.
     """
 
     mix: str
@@ -233,18 +234,13 @@ class MultiplierRow:
     censored: str
     seeds: int
     metric: str
+    undertrained: bool = False
 
 
-def multiplier_csv(rows: Iterable[MultiplierRow], undertrained: bool) -> str:
-    """`multiplier.csv`; the ratio of all together is "all".
-
-    Args:
-        rows: to write.
-        undertrained: whether scratch could be better than its curve, so that none is to be quoted; a column says so.
-    """
+def multiplier_csv(rows: Iterable[MultiplierRow]) -> str:
+    """`multiplier.csv`; the ratio of all together is "all"."""
     names = [f.name for f in fields(MultiplierRow)]
-    lines = ([getattr(row, name) if name != "ratio" else _all(row.ratio) for name in names] for row in rows)
-    return _csv([*names, "undertrained"], ([*line, undertrained] for line in lines))
+    return _csv(names, ([getattr(row, name) if name != "ratio" else _all(row.ratio) for name in names] for row in rows))
 
 
 def cells_csv(results: SweepResults) -> str:

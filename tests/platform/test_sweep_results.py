@@ -133,11 +133,11 @@ def test_cells_csv_has_a_line_per_network_and_a_column_per_metric() -> None:
 def test_multiplier_csv_is_read_by_others() -> None:
     rows = [
         MultiplierRow("A", 0.1, 2.25, 1.5, math.inf, "above", 3, "AP25"),
-        MultiplierRow("A", None, math.nan, math.nan, math.nan, "", 0, "AP25"),
+        MultiplierRow("A", None, math.nan, math.nan, math.nan, "", 0, "AP25", undertrained=True),
     ]
-    text = multiplier_csv(rows, undertrained=True)
+    text = multiplier_csv(rows)
     assert text.splitlines()[0] == "mix,ratio,multiplier,low,high,censored,seeds,metric,undertrained"
     first, second = csv.DictReader(io.StringIO(text))
     assert (float(first["ratio"]), float(first["multiplier"]), float(first["high"])) == (0.1, 2.25, math.inf)
-    assert {first["undertrained"], second["undertrained"]} == {"True"}
+    assert (first["undertrained"], second["undertrained"]) == ("False", "True")
     assert (second["ratio"], second["multiplier"], second["censored"]) == ("all", "", "")

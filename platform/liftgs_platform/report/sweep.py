@@ -65,9 +65,9 @@ def render(results: SweepResults, answers: Answers) -> str:
     return str(
         _template().render(
             name=results.name,
-            lead=words.lead(overall, answers.undertrained, bool(warnings), tables.verdicts(answers)),
-            others=[words.opened(words.sentence(row)) for row in others],
-            undertrained=answers.undertrained,
+            lead=words.lead(answers.multipliers, answers.undertrained, bool(warnings), tables.verdicts(answers)),
+            others=[words.opened(words.worth(row, answers.multipliers)) for row in others],
+            undertrained=any(row.undertrained for row in answers.multipliers),
             facts=_facts(results),
             warnings=warnings,
             metric=results.task_metric.removesuffix(" all"),
@@ -83,7 +83,7 @@ def render(results: SweepResults, answers: Answers) -> str:
             **cases(paired, (words.arm_name(SCRATCH), mix)),
             **tables.costs(results),
             downloads=[
-                _download("multiplier.csv", multiplier_csv(answers.multipliers, answers.undertrained)),
+                _download("multiplier.csv", multiplier_csv(answers.multipliers)),
                 _download("networks.csv", cells_csv(results)),
             ],
             provenance=tables.provenance(results),

@@ -17,23 +17,46 @@ def lead(
     """The answer: the mix whose multiplier over all ratios is the highest, or what became of the claims.
 
     Args:
-        rows: that of all ratios together, of each mix.
-        undertrained: whether scratch could be better than its curve.
+        rows: of each mix, at each ratio and of all together.
+        undertrained: whether scratch could be better than it is, at any ratio.
         warned: whether anything else speaks against the comparison.
         claims: better, worse, verdict.
     """
-    best = best_of(rows)
+    overall = [row for row in rows if row.ratio is None]
+    best = best_of(overall)
     if best is not None:
-        said = sentence(best, f", the highest of {len(rows)} mixes," if len(rows) > 1 else "")
+        said = worth(best, rows, f", the highest of {len(overall)} mixes," if len(overall) > 1 else "")
     elif claims:
         said = "; ".join(f"{better} > {worse}: {verdict}" for better, worse, verdict in claims) + "."
+        said = _unquoted(said) if undertrained else said
     else:
         return "No answer: it takes scratch at two ratios of labels or more, and pretrained networks."
-    if undertrained:
-        return (
-            f"Not to be quoted: {said} But scratch is under-trained here, so that the truth may be less, even nothing."
-        )
-    return opened(said) + (" With reservations, which follow." if warned else "")
+    reserved = warned and not said.startswith("not to be quoted")
+    return opened(said) + (" With reservations, which follow." if reserved else "")
+
+
+def worth(overall: MultiplierRow, rows: Sequence[MultiplierRow], aside: str = "") -> str:
+    """What pretraining on one mix is worth: over all ratios, or where scratch is under-trained at some, at the others.
+
+    Args:
+        overall: of all ratios together.
+        rows: of all mixes, at each ratio and of all together.
+        aside: said of the mix.
+    """
+    if not overall.undertrained:
+        return sentence(overall, aside)
+    sound = [row for row in rows if row.mix == overall.mix and row.ratio is not None and not row.undertrained]
+    if not sound:
+        return _unquoted(sentence(overall, aside))
+    each = [f"{bounded(row)} at ratio {row.ratio:g} ({_span(row)})" for row in sound]
+    return (
+        f"pretraining on {overall.mix}{aside} is worth, in labels, {_listed(each)}. Of more labels, and of all ratios "
+        "together, nothing is to be quoted: scratch is under-trained there."
+    )
+
+
+def _unquoted(said: str) -> str:
+    return f"not to be quoted: {said} But scratch is under-trained here, so that the truth may be less, even nothing."
 
 
 def best_of(rows: Sequence[MultiplierRow]) -> MultiplierRow | None:
@@ -163,8 +186,9 @@ def times(multiplier: float) -> str:
 
 
 def bounded(row: MultiplierRow) -> str:
-    """ "2.3×", "≥ 4.1×" or "≤ 0.5×"."""
-    return {"above": "≥ ", "below": "≤ "}.get(row.censored, "") + times(row.multiplier)
+    """ "2.3×", "≥ 4.1×" or "≤ 0.5×"; with † where scratch is under-trained."""
+    bound = {"above": "≥ ", "below": "≤ "}.get(row.censored, "")
+    return bound + times(row.multiplier) + ("†" if row.undertrained else "")
 
 
 def interval(low: float, high: float) -> str:

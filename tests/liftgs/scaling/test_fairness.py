@@ -7,7 +7,8 @@ import pytest
 from simulated_sweeps import RATIOS, exact, noisy
 
 from liftgs.scaling.arms import Arm
-from liftgs.scaling.fairness import warnings
+from liftgs.scaling.fairness import sound_up_to, warnings
+from liftgs.scaling.multiplier import log_multipliers
 from liftgs.scaling.simulate import World
 
 ALL = np.ones((4, 2), bool)
@@ -32,7 +33,37 @@ def test_runs_that_ended_before_their_plateau_are_counted() -> None:
     plateau[3, 0] = False
     (said,) = told(exact(RATIOS, GROWN), plateau=plateau)
     assert said.startswith("Runs of scratch ended before any plateau was seen (2 of 2 at ratio 0.2, 1 of 2 at ratio 1)")
-    assert "multipliers are too large" in said
+    assert "multipliers that end beyond ratio 0.1 are too large" in said
+
+
+def test_what_unfinished_runs_leave_alone_is_told() -> None:
+    plateau = ALL.copy()
+    assert sound_up_to(exact(RATIOS, GROWN), plateau) == np.inf
+    plateau[3, 0] = False
+    assert sound_up_to(exact(RATIOS, GROWN), plateau) == 0.5
+    assert sound_up_to(exact(RATIOS, STARVED), plateau) == 0.2  # .5 is pooled with 1
+    plateau[0, 0] = False
+    assert sound_up_to(exact(RATIOS, GROWN), plateau) == 0
+    (said,) = told(exact(RATIOS, GROWN), plateau=np.where(np.arange(4) < 3, True, False)[:, None] & ALL)
+    assert "multipliers that end beyond ratio 0.5 are too large" in said
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_multiplier_that_ends_on_sound_ground_is_too_large(seed: int) -> None:
+    """However much higher the unfinished runs would have ended."""
+    rng = np.random.default_rng(seed)
+    scores = np.sort(rng.uniform(10, 50, 4)) + rng.normal(0, 3, 4)
+    plateau = np.ones((4, 2), bool)
+    plateau[rng.integers(1, 4) :] = False
+    low = exact(RATIOS, scores.tolist())
+    high = exact(RATIOS, np.where(plateau[:, 0], scores, scores + rng.uniform(0, 50, 4)).tolist())
+    pretrained = exact(RATIOS, np.sort(rng.uniform(10, 60, 4)).tolist())
+    sound = sound_up_to(low, plateau)
+    before, after = (log_multipliers(scratch, pretrained, 1, 0)[0] for scratch in (low, high))
+    ends = np.exp(before[:4]) * RATIOS
+    assert (after[:4] >= before[:4] - 1e-9)[ends <= sound].all()
+    if np.exp(before[4]) * max(RATIOS) <= sound:  # a best fit may give way where it fits badly
+        assert after[4] >= before[4] - 0.02
 
 
 def test_a_missing_run_cannot_be_unfinished() -> None:

@@ -108,10 +108,20 @@ def test_the_answer_claims_what_was_shown(rows: list[MultiplierRow], said: str) 
 
 
 def test_an_unfair_comparison_is_never_an_answer() -> None:
-    said = sweep_words.lead([row()], undertrained=True, warned=True)
+    said = sweep_words.lead([replace(row(), undertrained=True)], undertrained=True, warned=True)
     assert said.startswith("Not to be quoted: pretraining on A+B is worth 2.3×")
     assert "scratch is under-trained" in said
     assert sweep_words.lead([row()], undertrained=False, warned=True).endswith("With reservations, which follow.")
+
+
+def test_what_ends_before_scratch_is_under_trained_is_an_answer() -> None:
+    low, high = replace(row(4.0, 2.5, 6.0), ratio=0.1), replace(row(1.1, 0.9, 1.3), ratio=1.0, undertrained=True)
+    said = sweep_words.lead([low, high, replace(row(), undertrained=True)], undertrained=True, warned=True)
+    assert said.startswith(
+        "Pretraining on A+B is worth, in labels, 4.0× at ratio 0.1 (95 % CI 2.5 to 6.0, from 3 seeds). Of more labels"
+    )
+    assert "2.3" not in said
+    assert said.endswith("With reservations, which follow.")
 
 
 @pytest.mark.parametrize(
