@@ -48,11 +48,14 @@ def worth(overall: MultiplierRow, rows: Sequence[MultiplierRow], aside: str = ""
     sound = [row for row in rows if row.mix == overall.mix and row.ratio is not None and not row.undertrained]
     if not sound:
         return _unquoted(sentence(overall, aside))
-    each = [f"{bounded(row)} at ratio {row.ratio:g} ({_span(row)})" for row in sound]
-    return (
-        f"pretraining on {overall.mix}{aside} is worth, in labels, {_listed(each)}. Of more labels, and of all ratios "
-        "together, nothing is to be quoted: scratch is under-trained there."
+    each = _listed(
+        [f"{bounded(row)}{'' if n else ' the labels'} at ratio {row.ratio:g}" for n, row in enumerate(sound)]
     )
+    few, many = (pick(row.seeds for row in sound) for pick in (min, max))
+    seeds = f"from {count(many, 'seed') if few == many else f'{few} to {many} seeds'}"
+    known = all(math.isfinite(row.low) for row in sound)
+    span = f"95 % CI {_listed([interval(row.low, row.high) for row in sound])}, {seeds}" if known else seeds
+    return f"pretraining on {overall.mix}{aside} is worth {each} ({span})."
 
 
 def _unquoted(said: str) -> str:
