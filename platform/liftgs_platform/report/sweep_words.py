@@ -48,9 +48,7 @@ def worth(overall: MultiplierRow, rows: Sequence[MultiplierRow], aside: str = ""
     sound = [row for row in rows if row.mix == overall.mix and row.ratio is not None and not row.undertrained]
     if not sound:
         return _unquoted(sentence(overall, aside))
-    each = _listed(
-        [f"{bounded(row)}{'' if n else ' the labels'} at ratio {row.ratio:g}" for n, row in enumerate(sound)]
-    )
+    each = _listed([f"{bounded(row)} at ratio {row.ratio:g}" for row in sound]).replace(" at", " the labels at", 1)
     few, many = (pick(row.seeds for row in sound) for pick in (min, max))
     seeds = f"from {count(many, 'seed') if few == many else f'{few} to {many} seeds'}"
     known = all(math.isfinite(row.low) for row in sound)

@@ -120,7 +120,7 @@ def test_what_ends_before_scratch_is_under_trained_is_an_answer() -> None:
     said = sweep_words.lead([low, middle, high, replace(row(), undertrained=True)], undertrained=True, warned=True)
     assert said == (
         "Pretraining on A+B is worth 4.0× the labels at ratio 0.1 and 2.0× at ratio 0.2 (95 % CI 2.5 to 6.0 and "
-        "1.5 to 3.0, from 2 to 3 seeds); † in table 1 is not to be quoted. With reservations, which follow."
+        "1.5 to 3.0, from 2 to 3 seeds). With reservations, which follow."
     )
 
 
