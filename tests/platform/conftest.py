@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +35,19 @@ class RayCluster:
 
 @pytest.fixture(scope="session")
 def ray_settings() -> Iterator[None]:
-    """Token authentication on, as Ray has it by default, with a token of our own."""
+    """Token authentication on, as Ray has it by default, with a token of our own; and a place for its files.
+
+    There Ray notes the cluster that was last started, which is the one that a submitted job connects to, even if it was
+    submitted to another: so no two test runs may share it, nor two processes of one.
+    """
     from ray._private.authentication_test_utils import reset_auth_token_state
 
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,  # short: sockets
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()  # where the note goes
         # Jobs are executable YAML whose first line asks for `python`.
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("RAY_AUTH_MODE", "token")
@@ -92,11 +102,10 @@ def start_cluster(dashboard_port: int | None = None, **of_head: Any) -> Iterator
         "object_store_memory": 200 * 2**20,
         "include_dashboard": dashboard_port is not None,
         "dashboard_agent_listen_port": free_port(),  # its default may belong to another cluster of this machine
-        "temp_dir": f"/tmp/liftgs-ray-{os.getpid()}-{free_port()}",  # short: it holds Unix sockets
+        "temp_dir": f"{os.environ['RAY_TMPDIR']}/{free_port()}",
         **dashboard,
         **of_head,
     }
-    Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(exist_ok=True)  # where `Cluster` notes its address
     for attempt in range(3):  # Ray gives its parts seconds to start, whatever else the machine does
         cluster = Cluster()
         try:

@@ -88,9 +88,10 @@ def test_another_cluster_that_runs_stays_the_one_that_is_found(place: Path) -> N
 
 def test_stopping_ends_what_carries_the_mark_and_nothing_else(place: Path) -> None:
     def sleep(folder: str, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env={**os.environ, local_nodes.MARK: folder}, start_new_session=True)
+        environment = {**os.environ, local_nodes.MARK: folder}
+        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE)
 
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     mine, other = sleep(str(place), "sleep", "600"), sleep(f"{place}0", "sleep", "600")
     # An orphan, as a killed raylet leaves them.
     orphan = sleep(str(place), "sh", "-c", "sleep 600 &")
@@ -102,6 +103,8 @@ def test_stopping_ends_what_carries_the_mark_and_nothing_else(place: Path) -> No
         assert local_nodes.processes(place) == []
         assert other.poll() is None
         deaf = sleep(str(place), sys.executable, "-c", stubborn)
+        assert deaf.stdout is not None
+        deaf.stdout.readline()  # it is deaf by now
         assert local_nodes.stop(place)[1] == []
         assert deaf.wait(5) < 0
     finally:
