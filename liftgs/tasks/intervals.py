@@ -103,20 +103,27 @@ def interval(drawn: Float[np.ndarray, " 1+draws"], level: float = 0.95) -> Inter
     return Interval(float(drawn[0]), float(low), float(high))
 
 
-def instance_scores(scenes: Mapping[str, Overlaps], classes: int, min_points: int = MIN_POINTS) -> SceneScore:
-    """AP, AP50 and AP25; see `score_instances`.
+def instance_scores(
+    scenes: Mapping[str, Overlaps],
+    classes: int,
+    min_points: int = MIN_POINTS,
+    groups: Mapping[str, Int[np.ndarray, " k"]] | None = None,
+) -> SceneScore:
+    """AP, AP50 and AP25, and of each group of classes its AP, named as "AP tail"; see `score_instances`.
 
     Args:
         scenes: by name.
         classes: how many there are.
         min_points: see `MIN_POINTS`.
+        groups: name -> places of its classes.
     """
     names = tuple(sorted(scenes))
     judged = judge_instances([scenes[name] for name in names], classes, min_points)
 
     def score(times: Int[np.ndarray, " s"]) -> dict[str, float]:
         scores = judged.score(times)
-        return {"AP": scores.ap, "AP50": scores.ap50, "AP25": scores.ap25}
+        of_groups = {f"AP {name}": scores[places].ap for name, places in (groups or {}).items()}
+        return {"AP": scores.ap, "AP50": scores.ap50, "AP25": scores.ap25} | of_groups
 
     return SceneScore(names, tuple(judged.instances.sum(axis=1).tolist()), score)
 

@@ -81,9 +81,10 @@ class BenchmarkClasses:
         place = np.searchsorted(ids, label_ids).clip(max=len(ids) - 1)
         return np.where(ids[place] == label_ids, place, VOID)
 
-    def of_group(self, group: str) -> Int[np.ndarray, " k"]:
-        """Places of a group's classes."""
-        return np.flatnonzero(np.array(self.groups) == group)
+    def by_group(self) -> dict[str, Int[np.ndarray, " k"]]:
+        """Group -> places of its classes, the frequent ones first; empty where the benchmark has no groups."""
+        groups = np.array(self.groups)
+        return {group: np.flatnonzero(groups == group) for group in ("head", "common", "tail") if group in self.groups}
 
 
 def _classes(listed: Mapping[str, str]) -> BenchmarkClasses:

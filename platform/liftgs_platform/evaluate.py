@@ -252,7 +252,9 @@ def collect(spec: Spec, sheets: Sequence[Sheet]) -> Scores:
     if len(bad) > spec.max_bad_rate * len(sheets) / len(spec.checkpoints):
         key, error = next(iter(bad.items()))
         raise JobFailed(f"{len(bad)} samples cannot be evaluated, e.g. {key}: {error}; see max_bad_rate")
-    return score(papers, class_names(spec.classes), spec.exam.min_points, spec.draws, spec.seed, bad)
+    known = benchmark(spec.classes)
+    groups = known.by_group() if known else None
+    return score(papers, class_names(spec.classes), spec.exam.min_points, spec.draws, spec.seed, bad, groups)
 
 
 def sheets_of(spec: Spec, mixture: Mixture) -> Iterator[Sheet]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +29,10 @@ from liftgs.tasks.referral import GroupAccuracy, accuracy_table
 from liftgs_platform.evaluate_work import Marked
 
 #: What tables show first.
-FIGURES = ("AP", "AP50", "AP25", "Acc@.25 all", "Acc@.5 all", "Acc@.75 all")
+FIGURES = (
+    *("AP", "AP50", "AP25", "AP head", "AP common", "AP tail"),
+    *("Acc@.25 all", "Acc@.5 all", "Acc@.75 all"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +146,7 @@ def score(
     draws: int,
     seed: int,
     bad: Mapping[str, str],
+    class_groups: Mapping[str, Int[np.ndarray, " k"]] | None = None,
 ) -> Scores:
     """Score networks that were examined on the same scenes.
 
@@ -153,8 +157,9 @@ def score(
         draws: of the bootstrap.
         seed: of the draws, the same for all.
         bad: samples left out.
+        class_groups: name -> places of the classes whose AP is told beside that of all.
     """
-    measures = {name: _measures(of, len(classes), min_points) for name, of in papers.items()}
+    measures = {name: _measures(of, len(classes), min_points, class_groups) for name, of in papers.items()}
     first = next(iter(measures.values()))
     networks = []
     for name, mine in measures.items():
@@ -178,9 +183,11 @@ def score(
     return Scores(tuple(classes), tuple(networks), scenes, len(samples), pictures, dict(bad))
 
 
-def _measures(papers: Sequence[Marked], classes: int, min_points: int) -> list[SceneScore]:
+def _measures(
+    papers: Sequence[Marked], classes: int, min_points: int, groups: Mapping[str, Int[np.ndarray, " k"]] | None
+) -> list[SceneScore]:
     records = [record for paper in papers for record in paper.referrals]
-    found = [instance_scores({paper.scene: _overlaps(paper) for paper in papers}, classes, min_points)]
+    found = [instance_scores({paper.scene: _overlaps(paper) for paper in papers}, classes, min_points, groups)]
     return [*found, referral_scores(records)] if records else found
 
 

@@ -52,6 +52,15 @@ def test_ap_of_every_draw_is_that_of_the_drawn_scenes_scored_again(overlaps: dic
     assert found.low < found.value < found.high
 
 
+def test_groups_of_classes_have_an_ap_of_their_own(overlaps: dict[str, Overlaps]) -> None:
+    whole = score_instances(list(overlaps.values()), 3, 3)
+    groups = {"head": np.array([0, 2]), "tail": np.array([1])}
+    found = bootstrap(instance_scores(overlaps, 3, 3, groups), 5)
+    assert list(found) == ["AP", "AP50", "AP25", "AP head", "AP tail"]
+    assert found["AP head"].value == pytest.approx(whole.class_ap[[0, 2]].mean())
+    assert found["AP tail"].value == pytest.approx(whole.class_ap[1])
+
+
 def test_parts_of_one_scene_are_drawn_together(overlaps: dict[str, Overlaps]) -> None:
     halves = {f"{name}-{part:03d}": found for name, found in overlaps.items() for part in range(2)}
     draws = drawn_scenes(len(overlaps), 40, seed=3)

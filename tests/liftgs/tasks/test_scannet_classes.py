@@ -23,7 +23,9 @@ def test_groups_are_as_large_as_without_wall_and_floor() -> None:
     assert Counter(SCANNET200.groups) == {"head": 66 - 2, "common": 68, "tail": 66}
     assert not {"wall", "floor"} & set(SCANNET200.names)
     assert not {1, 3} & set(SCANNET200.ids)
-    assert len(SCANNET200.of_group("tail")) == 66
+    assert list(SCANNET200.by_group()) == ["head", "common", "tail"]
+    assert [len(places) for places in SCANNET200.by_group().values()] == [64, 68, 66]
+    assert SCANNET20.by_group() == {}
     assert set(SCANNET20.groups) == {""}
 
 
@@ -55,9 +57,9 @@ def test_ids_become_places_and_what_is_not_evaluated_void() -> None:
 
 def test_scores_of_a_group_are_of_its_classes_alone() -> None:
     table = np.full((198, 10), np.nan)
-    table[SCANNET200.of_group("head")] = 0.5
-    table[SCANNET200.of_group("tail")[0]] = 1.0
+    table[SCANNET200.by_group()["head"]] = 0.5
+    table[SCANNET200.by_group()["tail"][0]] = 1.0
     scores = InstanceScores(table, np.where(np.isnan(table[:, 0]), 0, 1))
-    assert scores[SCANNET200.of_group("head")].ap == 0.5
-    assert scores[SCANNET200.of_group("tail")].ap50 == 1
-    assert np.isnan(scores[SCANNET200.of_group("common")].ap25)
+    assert scores[SCANNET200.by_group()["head"]].ap == 0.5
+    assert scores[SCANNET200.by_group()["tail"]].ap50 == 1
+    assert np.isnan(scores[SCANNET200.by_group()["common"]].ap25)
