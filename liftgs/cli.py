@@ -285,6 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; bad input ends in one line on stderr and exit code 1."""
     try:
         build()(arguments)
-    except (BadInput, FileNotFoundError) as error:
+    except (BadInput, OSError) as error:
         typer.echo(f"liftgs: {error}", err=True)
         raise SystemExit(1) from None

@@ -34,6 +34,7 @@ from typing import Any
 
 import yaml
 
+from liftgs.scene import BadInput
 from liftgs.secrecy import blanked
 from liftgs_platform import spec as specs
 from liftgs_platform import spec_help, storage
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpecError as error:
         print(f"error: {blanked(str(error))}", file=sys.stderr)
         return 2
-    except (JobFailed, storage.StorageError) as error:
+    except (JobFailed, BadInput, OSError) as error:  # of the last, a StorageError is one
         print(f"error: {blanked(str(error))}", file=sys.stderr)
         return 1
 

@@ -265,7 +265,7 @@ def _options(protocol: str) -> dict[str, Any]:
 
 def _store(uri: str) -> tuple[_Store, str]:
     if not uri:
-        raise ValueError("empty storage URI; give a path or an s3:// URI")
+        raise StorageError("empty storage URI; give a path or an s3:// URI")
     scheme = _SCHEME.match(uri)
     path = local_path(uri)
     if path is not None:
@@ -273,14 +273,14 @@ def _store(uri: str) -> tuple[_Store, str]:
     assert scheme is not None
     rest = uri[scheme.end() :]
     if re.match(_USER, rest):
-        raise ValueError(
+        raise StorageError(
             f"{scheme[0]}***@{rest.partition('@')[2]}: a storage URI must not hold credentials; put them into the "
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and take them out of the URI"
         )
     try:
         return _Objects(scheme[1].lower()), rest
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{uri}: cannot use {scheme[0]} storage: {error}") from None
+        raise StorageError(f"{uri}: cannot use {scheme[0]} storage: {error}") from None
 
 
 # --- failures ------------------------------------------------------------------------------------------------------

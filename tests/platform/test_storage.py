@@ -91,9 +91,9 @@ def test_uris():
     assert storage.absolute("~/a") == os.path.expanduser("~/a")
     assert storage.local_path("file:///a/b") == "/a/b"
     assert storage.local_path("s3://a/b") is None
-    with pytest.raises(ValueError, match="empty storage URI"):
+    with pytest.raises(StorageError, match="empty storage URI"):
         storage.read_bytes("")
-    with pytest.raises(ValueError, match="q3://a/b: cannot use q3:// storage"):
+    with pytest.raises(StorageError, match="q3://a/b: cannot use q3:// storage"):
         storage.read_bytes("q3://a/b")
 
 
@@ -323,7 +323,7 @@ def test_s3_without_credentials_says_which_to_set(
 
 
 def test_credentials_in_a_uri_are_refused_without_repeating_them():
-    with pytest.raises(ValueError, match="must not hold credentials") as caught:
+    with pytest.raises(StorageError, match="must not hold credentials") as caught:
         storage.read_bytes(f"s3://{KEY}:{SECRET}@bucket/key")
     assert KEY not in str(caught.value)
     assert SECRET not in str(caught.value)

@@ -15,11 +15,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import typer
 from made_sweep import RATIOS, made_sweep
 from PIL import Image
-from typer.testing import CliRunner
 
+from liftgs import cli
 from liftgs_platform.report import sweep, sweep_tables, sweep_words
 from liftgs_platform.sweep_answers import answer
 from liftgs_platform.sweep_results import COMPUTE, SCRATCH, MultiplierRow, SweepResults
@@ -443,19 +442,23 @@ def test_rooms_are_shown_best_and_worst_and_a_lost_picture_is_said(tmp_path: Pat
     assert "no picture" in lost.text
 
 
-def test_the_command_writes_the_page_or_says_what_is_wrong(tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command()(sweep.sweep_report)
+def test_the_command_writes_the_page_or_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(results: str, *more: str) -> int | str | None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["sweep-report", results, *more])
+        return ended.value.code
+
     made_sweep({"A": 2.0}, seeds=2, draws=10).write(str(tmp_path / "results.json.gz"))
     target = tmp_path / "page.html"
-    done = CliRunner().invoke(app, [str(tmp_path / "results.json.gz"), "--output", str(target)])
-    assert done.exit_code == 0, done.output
+    assert run(str(tmp_path / "results.json.gz"), "--output", str(target)) == 0
     assert "worth" in Page(target.read_text(encoding="utf-8")).text
     (tmp_path / "other.json").write_text("{}")
-    for name in ("other.json", "missing.json"):
-        failed = CliRunner().invoke(app, [str(tmp_path / name)])
-        assert failed.exit_code == 1
-        assert name in failed.output
+    for uri in (str(tmp_path / "other.json"), str(tmp_path / "missing.json"), "q3://a/b", "/etc/passwd/x"):
+        assert run(uri) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("liftgs: ")
+        assert uri in said
+        assert said.count("\n") == 1
 
 
 def test_a_corpus_counts_by_the_labels_that_it_saves() -> None:
