@@ -34,7 +34,7 @@ class LabelledItemConfig:
         task: "instances": names of kinds, each of which names all its instances. "referral": expressions, each of which
             names its target. "both": half of the questions are of either sort.
         sets: questions asked; each is a set of names, or of expressions, that compete for the masks.
-        queries: at most so many names or expressions in a question. Evaluation asks for all classes at once.
+        queries: at most so many names or expressions in a question. Evaluation asks for 64 classes at once.
         absent: of the names in a question, at most so many are of kinds that the chunk does not hold.
         targets: at most so many instances in a question; kinds with more than are left are not asked for.
         same_query: lifted instances whose embeddings have at least this cosine share one query, as they would share a
@@ -162,7 +162,9 @@ def _human(
         raise BadInput(sample.uri, "has no 3D labels; build the corpus from a labelled source")
 
     def ask(number: int, there: set[int], rng: np.random.Generator) -> Question | None:
-        referral = config.task == "referral" or (config.task == "both" and number % 2 == 1)
+        last_of_odd = number == config.sets - 1 and config.sets % 2 == 1  # has no partner of the other sort
+        second = bool(rng.integers(2)) if last_of_odd and config.task == "both" else number % 2 == 1
+        referral = config.task == "referral" or (config.task == "both" and second)
         return (_refer if referral else _name)(labels, there, config, kinds, encode, rng)
 
     return ids, ask
@@ -217,8 +219,8 @@ def _name(
             room -= len(of_kind[kind])
     if not asked:
         return None
-    held = {row.kind for row in labels.instances}
-    asked += _shuffled([kind for kind in kinds if kind not in held], rng)[: int(rng.integers(config.absent + 1))]
+    out = {row.kind for row in labels.instances} | set(config.structure)
+    asked += _shuffled([kind for kind in kinds if kind not in out], rng)[: int(rng.integers(config.absent + 1))]
     asked = _shuffled(asked, rng)
     targets = [(i, column) for column, kind in enumerate(asked) for i in of_kind.get(kind, [])]
     return _question(encode([class_phrase(kind) for kind in asked]), targets)

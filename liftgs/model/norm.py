@@ -31,11 +31,12 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, rows: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         """Normalised. In training the running statistics follow, the same on all workers."""
-        if self.sum_over_workers is None or not self.training:
+        if not self.training or (self.sum_over_workers is None and len(rows) > 1):  # one row alone torch refuses
             return super().forward(rows)
+        total = self.sum_over_workers or (lambda sums: sums)
         result, mean, var, count = cast(
             tuple[Tensor, ...],
-            _Normalise.apply(rows, self.weight, self.bias, self.eps, self.sum_over_workers, self.counted),
+            _Normalise.apply(rows, self.weight, self.bias, self.eps, total, self.counted),
         )
         self._follow(mean, var, count)
         return result

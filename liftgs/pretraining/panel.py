@@ -57,7 +57,7 @@ def _answers(last: LayerOutput, positives: Float[Tensor, "k t"]) -> Int[Tensor, 
     query = positives.argmax(1)
     rank = [int((query[:row] == query[row]).sum()) for row in range(len(query))]
     order = probs.argsort(0, descending=True)
-    return torch.stack([order[r, q] for r, q in zip(rank, query, strict=True)])
+    return torch.stack([order[min(r, len(order) - 1), q] for r, q in zip(rank, query, strict=True)])
 
 
 def paint(

@@ -103,7 +103,7 @@ def examine(
         classes: what is evaluated; other kinds are void.
         encode: words -> queries of this method.
         config: see there.
-        class_of: kind -> class, where kinds are called otherwise.
+        class_of: kind -> class, where kinds are called otherwise; "" is none.
         nyu40_of: ScanNet's raw label -> nyu40id, for the groups of ScanRefer.
 
     Raises:

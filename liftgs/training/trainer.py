@@ -302,7 +302,8 @@ class Trainer:
         """The mean over all that counts, of all workers; returns its norm before clipping."""
         parameters = list(self.network.parameters())
         size = sum(p.numel() + 1 for p in parameters)
-        rows = iter([torch.zeros(size, device=self.device) if part is None else part.slopes for part in parts])
+        nothing = torch.zeros(size if None in parts else 0, device=self.device)  # one for all that there is none of
+        rows = iter([nothing if part is None else part.slopes for part in parts])
         units = [tree_sum([next(rows) for _ in places]) for places in self.world.places(self.optim.batch_size)]
         total = self.world.sum_units(units, self.optim.batch_size)
         gradients, present = total[: -len(parameters)].div_(counted), (total[-len(parameters) :] > 0).tolist()

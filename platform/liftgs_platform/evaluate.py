@@ -14,6 +14,7 @@ from typing import Any
 
 from liftgs import codecs
 from liftgs.procedural import KINDS
+from liftgs.readers.scannet_labels import read_label_table
 from liftgs.scene import BadInput
 from liftgs.tasks.evaluation import ExamConfig
 from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200, BenchmarkClasses
@@ -116,6 +117,10 @@ class Spec:
             raise ValueError("two checkpoints have the same name")
         if self.predictions and benchmark(self.classes) is None:
             raise ValueError("predictions are for classes=[scannet20] or classes=[scannet200]")
+        if self.label_table and benchmark(self.classes) is None:
+            raise ValueError("label_table is for classes=[scannet20] or classes=[scannet200]")
+        if self.draws < 1 or self.seed < 0 or not 0 <= self.max_bad_rate < 1:
+            raise ValueError("draws must be at least 1, seed not negative, and max_bad_rate in [0, 1)")
 
 
 def benchmark(classes: Sequence[str]) -> BenchmarkClasses | None:
@@ -152,11 +157,12 @@ def run(spec: Spec, job: Job) -> None:
         print(forecast(spec))
         return
     sheets, missing = _open(spec)
+    examiner = _examiner(spec)
     job.connect()
     networks = [checkpoint.uri for checkpoint in spec.checkpoints]
-    preflight.require(preflight.nodes([spec.output, *networks, *uris(spec.corpora), spec.label_table]))
+    preflight.require(preflight.nodes([spec.output, *networks, *uris(spec.corpora)]))
     folder = job.record(spec)
-    seconds = examine_on_ray(_examiner(spec), missing, spec.pool)
+    seconds = examine_on_ray(examiner, missing, spec.pool)
     scores, facts = _close(spec, sheets, seconds)
     storage.write_bytes(storage.join(folder, "result.json"), facts)
     print(scores.table())
@@ -184,7 +190,20 @@ def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
 
 
 def _examiner(spec: Spec, device: str = "cpu") -> Examiner:
-    return Examiner(spec.output, class_names(spec.classes), spec.label_table, spec.exam, spec.predictions, device)
+    known = benchmark(spec.classes)
+    examiner = Examiner(spec.output, class_names(spec.classes), spec.exam, device=device)
+    if spec.predictions:
+        examiner = replace(examiner, predictions_for=known)
+    if not spec.label_table or known is None:
+        return examiner
+    labels = read_label_table(spec.label_table)
+    names = dict(zip(known.ids, known.names, strict=True))
+    numbers = {word: label.nyu40id if known is SCANNET20 else label.id for word, label in labels.items()}
+    return replace(
+        examiner,
+        class_of={word: names.get(number, "") for word, number in numbers.items()},
+        nyu40_of={word: label.nyu40id for word, label in labels.items()},
+    )
 
 
 def _close(spec: Spec, sheets: Sequence[Sheet], seconds: float) -> tuple[Scores, bytes]:
@@ -202,10 +221,12 @@ def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:
     """The corpora, and the hash of each network's weights.
 
     Raises:
-        JobFailed: one is missing or damaged.
+        JobFailed: one is missing or damaged, or ScanNet's label table is.
     """
     try:
         check_manifests(spec.corpora)
+        if spec.label_table:
+            read_label_table(spec.label_table)
         mixture = Mixture(spec.corpora, spec.seed)
         if any(lifted_way(one.uri) for one in spec.checkpoints):
             for reader in mixture.readers:

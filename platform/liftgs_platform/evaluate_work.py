@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import Any, get_args
 
@@ -14,7 +14,6 @@ from liftgs import codecs
 from liftgs.lifting import LiftingConfig
 from liftgs.model.liftgs import LiftGS
 from liftgs.model.text import Phrases
-from liftgs.readers.scannet_labels import ScanNetLabel, read_label_table
 from liftgs.sample import decode_sample
 from liftgs.scene import BadInput
 from liftgs.tasks.benchmark_files import write_predictions
@@ -23,7 +22,7 @@ from liftgs.tasks.instances import Overlaps
 from liftgs.tasks.lifted import Way, lifted
 from liftgs.tasks.phrases import Encode
 from liftgs.tasks.referral import Referral
-from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200
+from liftgs.tasks.scannet_classes import BenchmarkClasses
 from liftgs.teachers.clip import build_clip
 from liftgs.teachers.configs import EmbedConfig
 from liftgs_platform import storage
@@ -160,17 +159,19 @@ class Examiner:
     Attributes:
         output: URI of the job's output.
         classes: what is asked for.
-        label_table: ScanNet's, to map raw labels to classes; "" = kinds are classes.
         exam: how.
-        predictions: whether to write ScanNet's files.
+        class_of: see `examine`.
+        nyu40_of: see `examine`.
+        predictions_for: benchmark in whose form to write predictions, too.
         device: of the network.
     """
 
     output: str
     classes: tuple[str, ...]
-    label_table: str
     exam: ExamConfig
-    predictions: bool
+    class_of: Mapping[str, str] = field(default_factory=dict)
+    nyu40_of: Mapping[str, int] | None = None
+    predictions_for: BenchmarkClasses | None = None
     device: str = "cpu"
 
     def __call__(self, sheet: Sheet) -> None:
@@ -178,9 +179,7 @@ class Examiner:
         method, encode = self._method(sheet)
         try:
             sample = decode_sample(self._reader(sheet.corpus)[sheet.position], f"{sheet.corpus}#{sheet.key}")
-            paper = examine(
-                method, sample, sheet.scene, self.classes, encode, self.exam, self._class_of, self._nyu40_of
-            )
+            paper = examine(method, sample, sheet.scene, self.classes, encode, self.exam, self.class_of, self.nyu40_of)
         except BadInput as fault:
             result = Marked(sheet, None, [], str(fault))
         else:
@@ -190,32 +189,9 @@ class Examiner:
 
     def _show(self, sheet: Sheet, paper: Paper) -> None:
         storage.write_bytes(storage.join(self.output, sheet.picture), codecs.encode_png(paper.picture()))
-        if self.predictions:
+        if self.predictions_for:
             folder = storage.join(self.output, f"predictions/{sheet.name}")
-            write_predictions(folder, sheet.key, paper.predictions, self._benchmark)
-
-    @cached_property
-    def _benchmark(self) -> Any:
-        return SCANNET20 if len(self.classes) == len(SCANNET20) else SCANNET200
-
-    @cached_property
-    def _class_of(self) -> Mapping[str, str]:
-        """Raw label -> class, where they differ."""
-        if not self.label_table:
-            return {}
-        by_number = "nyu40id" if self._benchmark is SCANNET20 else "id"
-        names = dict(zip(self._benchmark.ids, self._benchmark.names, strict=True))
-        rows = {word: getattr(label, by_number) for word, label in self._labels.items()}
-        return {word: names[number] for word, number in rows.items() if number in names}
-
-    @cached_property
-    def _nyu40_of(self) -> Mapping[str, int] | None:
-        """Raw label -> nyu40id."""
-        return {word: label.nyu40id for word, label in self._labels.items()} if self.label_table else None
-
-    @cached_property
-    def _labels(self) -> Mapping[str, ScanNetLabel]:
-        return read_label_table(self.label_table)
+            write_predictions(folder, sheet.key, paper.predictions, self.predictions_for)
 
     def _method(self, sheet: Sheet) -> tuple[Method, Encode]:
         way = lifted_way(sheet.checkpoint)

@@ -21,7 +21,6 @@ from liftgs.pretraining.items import Item
 from liftgs.pretraining.objective import Objective
 from liftgs.procedural import KINDS
 from liftgs.sample import Sample
-from liftgs.scene import BadInput
 from liftgs.training.mixed import MixedObjective
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
@@ -32,6 +31,7 @@ from liftgs_platform.job import Job
 from liftgs_platform.learning import (
     SpecifiedTask,
     TrainingSpec,
+    check_labels,
     check_pseudo_labels,
     model_config,
     phrase_encoder,
@@ -119,16 +119,11 @@ def settled(spec: Spec) -> Spec:
     """With the ratio as the share of each corpus, and without settings of a replay that there is none of."""
     if not spec.replay.corpora:
         spec = replace(spec, replay=ReplayConfig())
-    corpora = (replace(one, share=one.share * spec.ratio, share_seed=spec.ratio_seed) for one in spec.corpora)
-    return replace(spec, corpora=tuple(corpora), ratio=1.0, ratio_seed=0) if spec.ratio < 1 else spec
-
-
-def check_labels(sample: Sample, config: LiftGSConfig) -> None:
-    """Raises:
-    BadInput: a sample without 3D labels.
-    """
-    if sample.labels is None:
-        raise BadInput(sample.uri, "has no 3D labels; build a corpus from a labelled source with jobs/pseudolabel.yaml")
+    if spec.ratio == 1:
+        return spec
+    shared = (one if one.share < 1 else replace(one, share_seed=spec.ratio_seed) for one in spec.corpora)
+    corpora = tuple(replace(one, share=one.share * spec.ratio) for one in shared)  # lies within the corpus' own share
+    return replace(spec, corpora=corpora, ratio=1.0, ratio_seed=0)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from torch import Tensor
 from liftgs.labels import decode_embeds
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.text import Phrases
+from liftgs.procedural import SCHEME
 from liftgs.sample import Sample, decode_sample
-from liftgs.scene import BadInput
+from liftgs.scene import BadInput, scene_of_key
 from liftgs.tasks.phrases import Encode
 from liftgs.teachers.clip import build_clip
 from liftgs.teachers.configs import EmbedConfig
@@ -31,8 +32,9 @@ from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_teachers import use_threads
 from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.manifest import MANIFEST
-from liftgs_platform.mixture import CorpusSpec, Mixture, content_hash
+from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.progress import clock
+from liftgs_platform.reader import CorpusReader
 from liftgs_platform.simulation import Nodes, TrainingModel
 from liftgs_platform.spec import WHERE_ONLY
 from liftgs_platform.training import Context, LoopConfig, WorkerConfig, claim, train
@@ -243,6 +245,14 @@ def room_for(spec: TrainingSpec) -> preflight.Finding:
     return preflight.room("memory", needed, preflight.node_bytes("memory"), advice)
 
 
+def check_labels(sample: Sample, config: LiftGSConfig) -> None:
+    """Raises:
+    BadInput: a sample without 3D labels.
+    """
+    if sample.labels is None:
+        raise BadInput(sample.uri, "has no 3D labels; build a corpus from a labelled source with jobs/pseudolabel.yaml")
+
+
 def check_pseudo_labels(sample: Sample, config: LiftGSConfig) -> None:
     """Raises:
     BadInput: a sample without labels, or labelled by another CLIP than the network knows.
@@ -315,16 +325,34 @@ def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
         mixture = Mixture(spec.learned, spec.seed)
         held_out = Mixture(spec.held_out, spec.seed).readers if spec.held_out else []
         own, added = mixture.readers[: len(spec.corpora)], mixture.readers[len(spec.corpora) :]
-        for check, readers in ((suits, (*own, *held_out)), (check_pseudo_labels, added)):
+        for check, readers in ((suits, own), (check_labels, held_out), (check_pseudo_labels, added)):
             for reader in readers:
                 check(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
+        labelled = list(zip(own, mixture.kept, strict=False))
+        shared = next((scene for reader in held_out for scene in _in_both(reader, labelled)), "")
     except (FileNotFoundError, BadInput) as fault:
         raise JobFailed(str(fault)) from fault
-    learned = {content_hash(reader) for reader in mixture.readers}
-    for reader in held_out:
-        if content_hash(reader) in learned:
-            raise JobFailed(f"{reader.corpus}: is learned from, so it cannot validate; give it scenes of its own")
+    if shared:
+        raise JobFailed(f"{shared}: is learned from, so it cannot validate; give validation scenes of its own")
     return mixture
+
+
+def _in_both(held_out: CorpusReader, labelled: Sequence[tuple[CorpusReader, Sequence[int]]]) -> Iterator[str]:
+    """Scenes of a corpus whose labels are among those learned from, as far as scenes are known by the same URI."""
+    key_of = {scene_of_key(key): key for key in held_out.keys}
+    for reader, used in labelled:
+        twins = {scene_of_key(key): key for key in map(reader.key, used)}
+        for scene in key_of.keys() & twins.keys():
+            if _scene_uri(held_out, key_of[scene]) == _scene_uri(reader, twins[scene]):
+                yield f"scene {scene} of {held_out.corpus}"
+
+
+def _scene_uri(reader: CorpusReader, key: str) -> str:
+    """Where a sample's scene is from; of a procedural room without how often and how large it is photographed."""
+    uri = str(json.loads(reader.read(key, ["meta.json"])["meta.json"])["scene_uri"])
+    scene, _, options = uri.partition("?")
+    seed = [option for option in options.split("&") if option.startswith("seed=")]
+    return "?".join([scene, *seed]) if uri.startswith(SCHEME) else uri
 
 
 def identity(spec: TrainingSpec, mixture: Mixture) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from itertools import chain, compress
 import numpy as np
 
 from liftgs.sample import Sample, decode_sample
-from liftgs.scene import BadInput
+from liftgs.scene import BadInput, scene_of_key
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.shard_plan import canonical_json
 
@@ -196,15 +195,10 @@ def share_of(reader: CorpusReader, spec: CorpusSpec) -> Sequence[int]:
     if spec.share == 1:
         return range(len(reader))
     numbers: dict[str, int] = {}
-    scenes = np.fromiter((numbers.setdefault(scene_of(key), len(numbers)) for key in reader.keys), np.int32)
+    scenes = np.fromiter((numbers.setdefault(scene_of_key(key), len(numbers)) for key in reader.keys), np.int32)
     ranked = sorted(numbers, key=lambda scene: hashlib.sha256(f"{spec.share_seed}:{scene}".encode()).digest())
     used = [numbers[scene] for scene in ranked[: math.ceil(spec.share * len(ranked) - 1e-9)]]
     return array("q", np.flatnonzero(np.isin(scenes, used)).tobytes())
-
-
-def scene_of(key: str) -> str:
-    """The scene of a sample; see `liftgs.scene.Chunk.key`."""
-    return re.sub(r"-\d{3,}(-retry\d+)?$", "", key)
 
 
 def content_hash(reader: CorpusReader, kept: Sequence[int] | None = None) -> str:

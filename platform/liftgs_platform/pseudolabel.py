@@ -136,6 +136,10 @@ class Spec:
     def __post_init__(self) -> None:
         if self.chunks_per_shard < 1 or self.photo_long_side_px < 1:
             raise ValueError("chunks_per_shard and photo_long_side_px must be at least 1")
+        if self.caption.captioner == "vllm" and self.caption.python and "caption" not in self.scale.layout:
+            raise ValueError(
+                "caption.python needs a pool for captions alone; choose scale=cluster, or name caption so in pools"
+            )
 
 
 def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:

@@ -12,10 +12,11 @@ from math import nan
 from typing import Any
 
 from liftgs import codecs
+from liftgs.scene import scene_of_key
 from liftgs_platform import spec as specs
 from liftgs_platform import storage
 from liftgs_platform.manifest import MANIFEST
-from liftgs_platform.mixture import Mixture, scene_of
+from liftgs_platform.mixture import Mixture
 from liftgs_platform.revision import code_revision, git_revision
 from liftgs_platform.stages import Stage, Store
 from liftgs_platform.sweep_plan import NETWORK, CellPlan, PlanSpec
@@ -110,7 +111,7 @@ def _labelled(stage: Stage | None, store: Store) -> int:
         return 0
     corpora = Mixture(store.ready_spec(stage).corpora, 0)
     kept = zip(corpora.readers, corpora.kept, strict=True)
-    return sum(len({scene_of(reader.key(index)) for index in used}) for reader, used in kept)
+    return sum(len({scene_of_key(reader.key(index)) for index in used}) for reader, used in kept)
 
 
 def _accuracies(row: dict[str, Any]) -> dict[str, float]:

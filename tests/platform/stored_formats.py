@@ -81,7 +81,7 @@ def evaluate_here() -> None:
     """What is missing."""
     mixture, weights = evaluate.look(EVALUATION)
     claim(EVALUATION.output, evaluate.identity(EVALUATION, mixture, weights), evaluate.Spec)
-    examiner = Examiner(EVALUATION.output, evaluate.class_names(EVALUATION.classes), "", EVALUATION.exam, False)
+    examiner = Examiner(EVALUATION.output, evaluate.class_names(EVALUATION.classes), EVALUATION.exam)
     missing = set(evaluate.sheets_of(EVALUATION, mixture))
     examine_here(examiner, [s for s in missing if s.path not in evaluate.marked(EVALUATION.output)])
 

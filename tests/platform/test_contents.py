@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import tiny_corpora
 
-from liftgs.scene import BadInput
+from liftgs.scene import BadInput, scene_of_key
 from liftgs_platform import manifest, reader, shards
 from liftgs_platform.contents import PackedIndex, read_contents
-from liftgs_platform.mixture import CorpusSpec, content_hash, scene_of, share_of
+from liftgs_platform.mixture import CorpusSpec, content_hash, share_of
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.shard_plan import canonical_json
 
@@ -82,8 +82,10 @@ def test_the_hash_of_a_corpus_is_that_of_its_lists_in_json(corpus: str, share: f
     keys = [found.key(position) for position in kept]
     if share < 1:
         content.append(keys)
-        assert len({scene_of(key) for key in keys}) == 2
-        assert keys == [key for key in found.keys if scene_of(key) in {scene_of(key) for key in keys}], "whole scenes"
+        assert len({scene_of_key(key) for key in keys}) == 2
+        assert keys == [key for key in found.keys if scene_of_key(key) in {scene_of_key(key) for key in keys}], (
+            "whole scenes"
+        )
     assert content_hash(found, kept) == hashlib.sha256(canonical_json(content)).hexdigest()
 
 
@@ -91,4 +93,4 @@ def test_the_hash_of_a_corpus_is_that_of_its_lists_in_json(corpus: str, share: f
 @pytest.mark.parametrize("retry", [0, 2])
 def test_a_sample_is_of_its_scene_however_many_chunks_that_has(index: int, retry: int) -> None:
     chunk = replace(tiny_corpora.chunks(scenes=1)[0], scene="scene0000-00", index=index, retry=retry)
-    assert scene_of(chunk.key) == "scene0000-00"
+    assert scene_of_key(chunk.key) == "scene0000-00"

@@ -15,6 +15,7 @@ from conftest import RayCluster
 from test_pretrain import NETWORK
 
 from liftgs.model.liftgs import LiftGS
+from liftgs.sample import decode_sample
 from liftgs.scene import BadInput
 from liftgs.tasks.benchmark_files import read_predictions
 from liftgs.tasks.scannet_classes import SCANNET20
@@ -100,7 +101,7 @@ def test_a_bad_sample_costs_itself_and_is_named(inputs: Path, tmp_path: Path) ->
     tar.write_bytes(bytes(data))
     spec = spec_of(inputs, tmp_path / "run", corpora=(CorpusSpec(str(corpus)),), max_bad_rate=0.5)
     sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
-    examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
+    examine_here(Examiner(spec.output, class_names(spec.classes), spec.exam), sheets)
     scores = evaluate.collect(spec, sheets)
     assert list(scores.bad) == [f"00-{key}"]
     assert scores.scenes == 2
@@ -114,7 +115,7 @@ def test_a_sample_that_is_bad_for_one_network_is_left_out_for_all(inputs: Path, 
     corpora = (CorpusSpec(str(inputs / "labelled")), CorpusSpec(str(inputs / "labelled")))
     spec = spec_of(inputs, tmp_path / "run", corpora=corpora, max_bad_rate=0.5)
     sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
-    examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
+    examine_here(Examiner(spec.output, class_names(spec.classes), spec.exam), sheets)
     whole = evaluate.collect(spec, sheets).scenes
     broken = [sheet for sheet in sheets if (sheet.name, sheet.key) == ("n1", sheets[0].key)]
     assert [sheet.number for sheet in broken] == [0, 1]
@@ -130,7 +131,7 @@ def test_a_sample_that_is_bad_for_one_network_is_left_out_for_all(inputs: Path, 
 def test_a_damaged_file_of_the_output_is_named(inputs: Path, tmp_path: Path) -> None:
     spec = spec_of(inputs, tmp_path / "run")
     sheet = next(sheets_of(spec, Mixture(spec.corpora, 0)))
-    Examiner(spec.output, class_names(spec.classes), "", spec.exam, False)(sheet)
+    Examiner(spec.output, class_names(spec.classes), spec.exam)(sheet)
     file = tmp_path / "run" / sheet.path
     whole = Marked.read(spec.output, sheet)
     assert whole.overlaps is not None
@@ -140,10 +141,35 @@ def test_a_damaged_file_of_the_output_is_named(inputs: Path, tmp_path: Path) -> 
         Marked.read(spec.output, sheet)
 
 
+@pytest.mark.parametrize("benchmark", ["scannet20", "scannet200"])
+def test_scannets_label_table_says_which_class_a_word_is_of(inputs: Path, tmp_path: Path, benchmark: str) -> None:
+    samples = [decode_sample(members, "") for members in CorpusReader(str(inputs / "labelled"))]
+    kinds = [row.kind for sample in samples if sample.labels for row in sample.labels.instances]
+    kind = max(kinds, key=kinds.count)
+    table = tmp_path / "labels.tsv"
+    rows = [f"{word}\t{word}\t" + ("2\t5" if word == kind else "0\t40") for word in set(kinds)]
+    table.write_text("\n".join(["raw_category\tcategory\tid\tnyu40id", *rows]))
+    spec = spec_of(inputs, tmp_path / "run", classes=(benchmark,), label_table=str(table))
+    evaluate.run_here(spec)
+    classes = json.loads((tmp_path / "run" / "result.json").read_text())["networks"]["n0"]["classes"]
+    assert list(classes) == ["chair"]
+    assert 0 < classes["chair"]["instances"] <= kinds.count(kind)
+
+
+def test_a_label_table_that_cannot_be_used_is_told_before_anything_is_asked(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.tsv").write_text("no table")
+    spec = spec_of(inputs, tmp_path / "run", classes=("scannet20",), label_table=str(tmp_path / "labels.tsv"))
+    with pytest.raises(launcher.JobFailed, match=r"labels\.tsv: has no column raw_category"):
+        evaluate.run_here(spec)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="label_table is for"):
+        replace(spec, classes=("procedural",))
+
+
 def test_scannets_files_of_predictions_are_written_for_its_benchmarks(inputs: Path, tmp_path: Path) -> None:
     spec = spec_of(inputs, tmp_path / "run", classes=("scannet20",), predictions=True)
     sheet = next(sheets_of(spec, Mixture(spec.corpora, 0)))
-    Examiner(spec.output, class_names(spec.classes), "", spec.exam, True)(sheet)
+    Examiner(spec.output, class_names(spec.classes), spec.exam, predictions_for=SCANNET20)(sheet)
     points = len(np.load(_cloud(inputs, sheet.position))["xyz"])
     read = read_predictions(str(tmp_path / "run" / "predictions" / "n0"), sheet.key, points, SCANNET20)
     assert read.masks.shape[1] == points
@@ -160,7 +186,7 @@ def test_lifted_labels_are_measured_like_a_network(tmp_path: Path) -> None:
     mixture, weights = evaluate.look(spec)
     assert weights == {"lifted-points": "lifted:points", "lifted-instances": "lifted:instances"}
     sheets = list(sheets_of(spec, mixture))
-    examine_here(Examiner(spec.output, class_names(spec.classes), "", spec.exam, False), sheets)
+    examine_here(Examiner(spec.output, class_names(spec.classes), spec.exam), sheets)
     scores = evaluate.collect(spec, sheets)
     for network in scores.networks:
         assert network.figures["AP25"].value > 0.1  # a network with random weights has 0

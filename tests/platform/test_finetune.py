@@ -14,14 +14,15 @@ from test_pretrain import NETWORK
 
 from liftgs.finetuning.items import LabelledItemConfig
 from liftgs.model.liftgs import LiftGS
+from liftgs.scene import scene_of_key
 from liftgs.training.trainer import OptimConfig
 from liftgs_platform import finetune, learning
 from liftgs_platform import job as launcher
-from liftgs_platform.finetune import Finetuning, Spec, check_labels, settled
+from liftgs_platform.finetune import Finetuning, Spec, settled
 from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.job import JobFailed
-from liftgs_platform.learning import ModelSpec
-from liftgs_platform.mixture import CorpusSpec, Mixture, scene_of
+from liftgs_platform.learning import ModelSpec, check_labels
+from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.training import LoopConfig, train
 
 STEPS = 4
@@ -75,12 +76,21 @@ def test_smaller_shares_of_the_labels_lie_within_larger_ones(inputs: Path, tmp_p
         mixture = Mixture(spec.corpora, 0)
         keys = [mixture.key(mixture.order[position]) for position in range(len(mixture))]
         assert len(set(keys)) == len(keys)
-        return {scene_of(key) for key in keys}
+        return {scene_of_key(key) for key in keys}
 
     counts = [len(scenes(ratio)) for ratio in (0.1, 0.2, 0.5, 1.0)]
     assert counts == [1, 1, 3, 5]
     assert scenes(0.2) <= scenes(0.5) <= scenes(1.0)
     assert len({frozenset(scenes(0.5, seed)) for seed in range(6)}) > 1
+
+
+def test_a_ratio_of_a_share_lies_within_that_share(inputs: Path, tmp_path: Path) -> None:
+    """Whose seed is the corpus' own."""
+    for seed in range(4):
+        own = (CorpusSpec(str(inputs / "labelled"), share=0.6, share_seed=seed),)
+        whole, half = (settled(replace(spec_of(inputs, tmp_path), corpora=own, ratio=ratio)) for ratio in (1.0, 0.5))
+        used = [set(Mixture(spec.corpora, 0).kept[0]) for spec in (half, whole)]
+        assert used[0] < used[1]
 
 
 def test_a_share_is_another_run(inputs: Path, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from liftgs.pretraining.items import Item, ItemConfig
 from liftgs.training.trainer import OptimConfig
 from liftgs_platform import finetune, learning, pretrain
 from liftgs_platform import job as launcher
-from liftgs_platform.finetune import Finetuning, Spec, check_labels, settled
+from liftgs_platform.finetune import Finetuning, Spec, settled
 from liftgs_platform.finetune_replay import ReplayConfig
-from liftgs_platform.learning import ModelSpec
+from liftgs_platform.learning import ModelSpec, check_labels
 from liftgs_platform.mixture import BLOCK, CorpusSpec, apportion
 from liftgs_platform.training import LoopConfig, train
 

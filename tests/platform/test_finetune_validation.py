@@ -95,7 +95,7 @@ def test_the_score_is_what_the_evaluation_job_finds(inputs: Path, tmp_path: Path
         draws=2,
     )
     sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
-    examine_here(Examiner(spec.output, evaluate.class_names(spec.classes), "", EXAM, False), sheets)
+    examine_here(Examiner(spec.output, evaluate.class_names(spec.classes), EXAM), sheets)
     (network,) = evaluate.collect(spec, sheets).networks
     ap, accuracy = (network.figures[name].value for name in ("AP25", "Acc@.25 all"))
     assert ap > 0
@@ -186,6 +186,20 @@ def test_a_copy_of_what_is_learned_from_is_refused_too(inputs: Path, tmp_path: P
     spec = spec_of(inputs, tmp_path / "run", ratio=0.5, held_out=str(tmp_path / "copy"))
     with pytest.raises(launcher.JobFailed, match="is learned from"):
         finetune.run(spec, JOB)
+
+
+def test_one_room_of_those_learned_from_is_enough_to_be_refused(inputs: Path, tmp_path: Path) -> None:
+    labelled_corpora.write(tmp_path / "more", scenes=3)  # of which two are those of "labelled"
+    with pytest.raises(launcher.JobFailed, match=r"scene apartments-00000\d of .*more: is learned from"):
+        finetune.run(spec_of(inputs, tmp_path / "run", held_out=str(tmp_path / "more")), JOB)
+
+
+def test_rooms_to_validate_on_need_labels_of_people_whatever_is_learned_from(inputs: Path, tmp_path: Path) -> None:
+    lifted = LabelledItemConfig(labels="lifted", task="instances")
+    corpora = (CorpusSpec(str(inputs / "plain")),)
+    with pytest.raises(launcher.JobFailed, match=r"plain#.*no 3D labels"):
+        learning.open_corpora(spec_of(inputs, tmp_path, "plain", corpora=corpora, item=lifted), lambda *_: None)
+    learning.open_corpora(spec_of(inputs, tmp_path, corpora=corpora, item=lifted), lambda *_: None)
 
 
 def test_rooms_to_validate_on_count_by_what_is_in_them(inputs: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from liftgs.chunks import ChunkingConfig
 from liftgs.geometry import CloudConfig, project, sees
 from liftgs.sample import decode_sample
-from liftgs.teachers.captions import CaptionerUnavailable
+from liftgs.teachers.captions import CaptionConfig, CaptionerUnavailable
 from liftgs_platform import label_toll, manifest, metrics, pseudolabel, shards
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.label_stages import Caption, Stage
@@ -366,6 +366,13 @@ def test_a_captioner_that_is_down_ends_the_job_and_quarantines_nothing(
     with pytest.raises(JobFailed, match=r"stage caption, scene00-00\d: CaptionerUnavailable: .*connection refused"):
         label(spec)
     assert shards.committed_indices(spec.output) == []
+
+
+def test_an_interpreter_for_captions_needs_a_pool_for_them() -> None:
+    vllm = CaptionConfig(captioner="vllm", model="llava", python="/envs/vllm/bin/python")
+    assert Spec("scans", "corpus", caption=vllm).scale.layout["caption"]
+    with pytest.raises(ValueError, match="choose scale=cluster"):
+        Spec("scans", "corpus", caption=vllm, scale=ScaleSpec({"load+segment+embed+caption+commit": PoolSpec()}))
 
 
 def test_storage_that_cannot_be_written_ends_the_job(

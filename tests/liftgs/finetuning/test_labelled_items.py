@@ -76,6 +76,22 @@ def test_kinds_that_are_not_there_are_asked_for_too_and_the_shell_never() -> Non
     assert not {"wall", "floor", "ceiling"} & set(asked)
 
 
+def test_the_shell_is_not_asked_for_where_it_is_absent_either() -> None:
+    words = Words()
+    for epoch in range(10):
+        take(epoch=epoch, words=words, task="instances", sets=1, absent=2, structure=("walrus",))
+    assert "walrus" not in {phrase.partition(" ")[2] for asked in words.asked for phrase in asked}
+
+
+@pytest.mark.parametrize("sets", [1, 2, 3])
+def test_half_of_the_questions_are_of_either_sort(sets: int) -> None:
+    words = Words()
+    for epoch in range(40):
+        take(epoch=epoch, words=words, task="both", sets=sets)
+    names = sum(asked[0].startswith(("a ", "an ")) for asked in words.asked)
+    assert 0.4 < names / len(words.asked) < 0.6
+
+
 def test_an_expression_names_its_target() -> None:
     assert LABELS is not None
     targets = {one.text: set(one.target.instances) for one in LABELS.expressions}

@@ -96,3 +96,15 @@ def test_without_others_and_in_evaluation_it_is_torchs_own() -> None:
     ours.sum_over_workers = lambda vector: vector * 2
     assert torch.equal(ours.eval()(rows), theirs.eval()(rows))
     assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+def test_a_row_that_is_alone_is_its_own_mean() -> None:
+    """As the one coarse voxel of a close-up: torch refuses, and so would every restart at this sample."""
+    norm = BatchNorm(3)
+    row = torch.randn(1, 3, requires_grad=True)
+    result = norm(row)
+    assert torch.equal(result, norm.bias.expand(1, 3))
+    result.sum().backward()
+    assert row.grad is not None
+    assert torch.isfinite(row.grad).all()
+    torch.testing.assert_close(norm.running_mean, 0.1 * row[0].detach())
