@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -124,6 +124,7 @@ def make_labelled_item(
     key: str,
     seed: int,
     epoch: int,
+    class_of: Mapping[str, str] | None = None,
 ) -> LabelledItem:
     """Take an item from a sample: a pure function of its arguments, whoever calls it and when.
 
@@ -136,13 +137,17 @@ def make_labelled_item(
         key: of the sample; with `seed` and `epoch` it decides every random choice.
         seed: of the run.
         epoch: which visit.
+        class_of: what the sample calls a kind -> what is asked for, where that differs; "" is never asked for.
 
     Raises:
         BadInput: a member is broken, or the sample has no labels, or none of the sort that the task needs.
     """
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
     change = Change.draw(_augment(config), rng)
-    ids, ask = _lifted(sample, config) if config.labels == "lifted" else _human(sample, config, kinds, encode)
+    if config.labels == "lifted":
+        ids, ask = _lifted(sample, config)
+    else:
+        ids, ask = _human(sample, config, kinds, encode, class_of or {})
     voxels = change.voxels(sample.cloud, voxel_size_m, sample.uri)
     instance = majority(torch.from_numpy(ids.astype(np.int64)), voxels.of_point, len(voxels))
     found, sizes = torch.unique(instance, return_counts=True)
@@ -155,11 +160,14 @@ def make_labelled_item(
 
 
 def _human(
-    sample: Sample, config: LabelledItemConfig, kinds: Sequence[str], encode: Encode
+    sample: Sample, config: LabelledItemConfig, kinds: Sequence[str], encode: Encode, class_of: Mapping[str, str]
 ) -> tuple[Int[np.ndarray, " p"], Ask]:
     labels, ids = sample.labels, sample.cloud.instances
     if labels is None or ids is None:
         raise BadInput(sample.uri, "has no 3D labels; build the corpus from a labelled source")
+    if class_of:
+        rows = tuple(replace(row, kind=class_of.get(row.kind, row.kind)) for row in labels.instances)
+        labels = replace(labels, instances=rows)
 
     def ask(number: int, there: set[int], rng: np.random.Generator) -> Question | None:
         last_of_odd = number == config.sets - 1 and config.sets % 2 == 1  # has no partner of the other sort
@@ -209,7 +217,7 @@ def _name(
     """Kinds of the chunk, each with all its instances, and some that it does not hold."""
     of_kind: dict[str, list[int]] = {}
     for row in labels.instances:
-        if row.id in there and row.kind not in config.structure:
+        if row.id in there and row.kind and row.kind not in config.structure:
             of_kind.setdefault(row.kind, []).append(row.id)
     asked: list[str] = []
     room = config.targets

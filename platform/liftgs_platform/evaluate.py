@@ -13,13 +13,12 @@ from time import monotonic
 from typing import Any
 
 from liftgs import codecs
-from liftgs.procedural import KINDS
 from liftgs.readers.scannet_labels import read_label_table
 from liftgs.scene import BadInput
 from liftgs.tasks.evaluation import ExamConfig
-from liftgs.tasks.scannet_classes import SCANNET20, SCANNET200, BenchmarkClasses
 from liftgs_platform import preflight, storage
 from liftgs_platform import spec as specs
+from liftgs_platform.classes import benchmark, check_table, class_names, class_of_words
 from liftgs_platform.evaluate_scores import Scores, score
 from liftgs_platform.evaluate_work import Examiner, Marked, Sheet, examine_here, labelling_clip, lifted_way, marked
 from liftgs_platform.job import Job, JobFailed
@@ -29,8 +28,6 @@ from liftgs_platform.progress import clock
 from liftgs_platform.report import evaluation as page
 from liftgs_platform.spec import WHERE_ONLY
 from liftgs_platform.training import claim
-
-BENCHMARKS = {"scannet20": SCANNET20, "scannet200": SCANNET200}
 
 
 @dataclass(frozen=True)
@@ -117,23 +114,9 @@ class Spec:
             raise ValueError("two checkpoints have the same name")
         if self.predictions and benchmark(self.classes) is None:
             raise ValueError("predictions are for classes=[scannet20] or classes=[scannet200]")
-        if self.label_table and benchmark(self.classes) is None:
-            raise ValueError("label_table is for classes=[scannet20] or classes=[scannet200]")
+        check_table(self.label_table, self.classes, "classes")
         if self.draws < 1 or self.seed < 0 or not 0 <= self.max_bad_rate < 1:
             raise ValueError("draws must be at least 1, seed not negative, and max_bad_rate in [0, 1)")
-
-
-def benchmark(classes: Sequence[str]) -> BenchmarkClasses | None:
-    """ScanNet's, if it is one of those."""
-    return BENCHMARKS.get(classes[0]) if len(classes) == 1 else None
-
-
-def class_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """What a spec's `classes` stand for."""
-    if tuple(classes) == ("procedural",):
-        return tuple(KINDS)
-    known = benchmark(classes)
-    return tuple(classes) if known is None else known.names
 
 
 def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str], str]) -> Spec:
@@ -190,20 +173,13 @@ def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
 
 
 def _examiner(spec: Spec, device: str = "cpu") -> Examiner:
-    known = benchmark(spec.classes)
-    examiner = Examiner(spec.output, class_names(spec.classes), spec.exam, device=device)
-    if spec.predictions:
-        examiner = replace(examiner, predictions_for=known)
-    if not spec.label_table or known is None:
+    known = benchmark(spec.classes) if spec.predictions else None
+    examiner = Examiner(spec.output, class_names(spec.classes), spec.exam, predictions_for=known, device=device)
+    if not spec.label_table:
         return examiner
     labels = read_label_table(spec.label_table)
-    names = dict(zip(known.ids, known.names, strict=True))
-    numbers = {word: label.nyu40id if known is SCANNET20 else label.id for word, label in labels.items()}
-    return replace(
-        examiner,
-        class_of={word: names.get(number, "") for word, number in numbers.items()},
-        nyu40_of={word: label.nyu40id for word, label in labels.items()},
-    )
+    nyu40_of = {word: label.nyu40id for word, label in labels.items()}
+    return replace(examiner, class_of=class_of_words(labels, spec.classes), nyu40_of=nyu40_of)
 
 
 def _close(spec: Spec, sheets: Sequence[Sheet], seconds: float) -> tuple[Scores, bytes]:

@@ -20,11 +20,13 @@ from liftgs.model.liftgs import LiftGSConfig
 from liftgs.pretraining.items import Item
 from liftgs.pretraining.objective import Objective
 from liftgs.procedural import KINDS
+from liftgs.readers.scannet_labels import read_label_table
 from liftgs.sample import Sample
 from liftgs.training.mixed import MixedObjective
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning, pretrain
+from liftgs_platform.classes import check_table, class_names, class_of_words
 from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
@@ -41,6 +43,7 @@ from liftgs_platform.learning import (
 from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
 from liftgs_platform.names import kinds_in, names_of
 from liftgs_platform.pretrain import Pretraining
+from liftgs_platform.spec import ADDED
 from liftgs_platform.training_task import Learner, Validation
 
 
@@ -51,13 +54,15 @@ class Spec(TrainingSpec):
     Attributes:
         ratio: share of the labelled scenes that are used; smaller shares lie within larger ones.
         ratio_seed: of which scenes those are.
-        kinds: all names of things that may be asked for though a scene does not hold them. The embedded corpora's by
-            default; give those of your benchmark. Training asks only for those that some labelled scene holds: a
-            network that hears a name again and again and never finds it forgets what pretraining taught it about it.
+        kinds: all names of things that may be asked for though a scene does not hold them: the embedded corpora's by
+            default, [scannet20], [scannet200], or your own. Training asks only for those that some labelled scene
+            holds: a network that hears a name again and again and never finds it forgets what pretraining taught it
+            about it.
         item: what is asked of a sample.
         objective: the loss.
         validation: on which scenes, and how often, it is checked. With optim.schedule=plateau that decides its end.
         replay: pretraining that goes on meanwhile.
+        label_table: ScanNet's scannetv2-labels.combined.tsv: its raw labels are asked for as the benchmark's classes.
     """
 
     job: str = "finetune"
@@ -68,11 +73,13 @@ class Spec(TrainingSpec):
     objective: GroundingObjectiveConfig = field(default_factory=GroundingObjectiveConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    label_table: str = field(default="", metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, not {self.ratio}")
+        check_table(self.label_table, self.kinds, "kinds")
 
     @property
     def learned(self) -> tuple[CorpusSpec, ...]:
@@ -95,6 +102,7 @@ def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str],
         spec,
         validation=replace(spec.validation, corpora=held_out),
         replay=replace(spec.replay, corpora=replayed),
+        label_table=uri(spec.label_table) if spec.label_table else "",
     )
     return learning.resolve(spec, uri, name_or_file)
 
@@ -112,6 +120,8 @@ def run_here(spec: Spec) -> float:
 
 
 def _check(spec: Spec) -> learning.Check:
+    if spec.label_table:
+        read_label_table(spec.label_table)  # what is wrong with it is told before anything starts
     return check_labels if spec.item.labels == "human" else check_pseudo_labels
 
 
@@ -137,9 +147,15 @@ class Finetuning(SpecifiedTask):
         return model_config(self.spec.model)
 
     @cached_property
+    def class_of(self) -> dict[str, str]:
+        """Kind -> name, where samples call it otherwise."""
+        table = self.spec.label_table
+        return class_of_words(read_label_table(table), self.spec.kinds) if table else {}
+
+    @cached_property
     def _labelled_kinds(self) -> tuple[str, ...]:
-        labelled = set(names_of(Mixture(self.spec.corpora, 0), kinds_in))
-        return tuple(kind for kind in self.spec.kinds if kind in labelled)
+        labelled = {self.class_of.get(kind, kind) for kind in names_of(Mixture(self.spec.corpora, 0), kinds_in)}
+        return tuple(kind for kind in class_names(self.spec.kinds) if kind in labelled)
 
     @cached_property
     def validation(self) -> Validation | None:
@@ -147,9 +163,9 @@ class Finetuning(SpecifiedTask):
         spec, config = self.spec, self._config
         if not spec.validation.corpora:
             return None
-        names = tuple(kind for kind in spec.kinds if kind not in spec.item.structure)
+        names = tuple(kind for kind in class_names(spec.kinds) if kind not in spec.item.structure)
         encode = phrase_encoder(config)
-        score = HeldOut(spec.validation, spec.item.task, names, encode, spec.loop.cache_mb * 2**20)
+        score = HeldOut(spec.validation, spec.item.task, names, encode, spec.loop.cache_mb * 2**20, self.class_of)
         patience = spec.validation.patience if spec.optim.schedule == "plateau" else None
         return Validation(spec.validation.every, score, patience, spec.optim.warm)
 
@@ -186,7 +202,9 @@ class Finetuning(SpecifiedTask):
         if draw.corpus >= len(spec.corpora):
             return self._pretraining.item(sample, key, draw)
         encode, kinds = phrase_encoder(config), self._labelled_kinds
-        return make_labelled_item(sample, spec.item, config.voxel_size_m, kinds, encode, key, spec.seed, draw.epoch)
+        return make_labelled_item(
+            sample, spec.item, config.voxel_size_m, kinds, encode, key, spec.seed, draw.epoch, self.class_of
+        )
 
     def panel(self, learner: Learner, items: Sequence[LabelledItem | Item]) -> UInt8[np.ndarray, "h w 3"]:
         """See `Task`."""

@@ -6,7 +6,7 @@ Scenes are shared over the workers; what is kept of each is gathered, so the sco
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -58,6 +58,7 @@ class HeldOut:
         names: of the kinds that are asked for.
         encode: phrases -> queries of the learner's network.
         cache_bytes: of samples, that are kept in memory.
+        class_of: see `examine`.
     """
 
     config: ValidationConfig
@@ -65,6 +66,7 @@ class HeldOut:
     names: tuple[str, ...]
     encode: Encode
     cache_bytes: int = 0
+    class_of: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, learner: Learner, world: World) -> float:
         """Mean of the figures that there are, 0 to 1.
@@ -103,7 +105,8 @@ class HeldOut:
         draw = self._draws[place]
         try:
             sample = self._corpora.sample(draw)
-            paper = examine(by_network(model), sample, f"{place:05d}", self.names, self.encode, self.config.exam)
+            key = f"{place:05d}"
+            paper = examine(by_network(model), sample, key, self.names, self.encode, self.config.exam, self.class_of)
         except BadInput as fault:
             return fault
         return paper.overlaps, paper.referrals

@@ -35,6 +35,9 @@ T = TypeVar("T")
 #: `field(metadata=WHERE_ONLY)`: the field says where or how fast a job runs, not what it makes. It is left out of the
 #: spec's identity, so that a corpus begun on a laptop may be finished on a cluster.
 WHERE_ONLY: Mapping[str, Any] = {"identity": False}
+#: `field(metadata=ADDED)`: the field came after corpora and runs had been made. It is part of the identity only where
+#: it is set, so that those keep theirs.
+ADDED: Mapping[str, Any] = {"identity": "if set"}
 
 
 class SpecError(ValueError):
@@ -146,13 +149,15 @@ def plain(spec: Any) -> Any:
 
 
 def identity(spec: Any) -> dict[str, Any]:
-    """What decides the bytes of the result: the spec without its `WHERE_ONLY` fields, at any depth."""
+    """What decides the bytes of the result: the spec without its `WHERE_ONLY` fields, and without those of its `ADDED`
+    ones that are not set, at any depth."""
     return typing.cast(dict[str, Any], _reduced(spec))
 
 
 def _reduced(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _reduced(getattr(value, f.name)) for f in _of_identity(value)}
+        kept = (f for f in _of_identity(value) if f.metadata != ADDED or getattr(value, f.name) != default_of(f))
+        return {f.name: _reduced(getattr(value, f.name)) for f in kept}
     if isinstance(value, Mapping):
         return {str(k): _reduced(v) for k, v in value.items()}
     return [_reduced(v) for v in value] if isinstance(value, list | tuple) else plain(value)
@@ -173,7 +178,8 @@ def completed(identity: Any, cls: Any) -> Any:
     """
     if is_dataclass(cls) and isinstance(identity, Mapping):
         hints = typing.get_type_hints(cls)
-        new = {f.name: _reduced(default_of(f)) for f in _of_identity(cls) if f.name not in identity and _has_default(f)}
+        unknown = (f for f in _of_identity(cls) if f.name not in identity and f.metadata != ADDED)
+        new = {f.name: _reduced(default_of(f)) for f in unknown if _has_default(f)}
         return {k: completed(v, hints.get(k)) for k, v in identity.items()} | new
     inner = [arg for arg in typing.get_args(cls) if arg not in (type(None), Ellipsis)]
     origin = typing.get_origin(cls)

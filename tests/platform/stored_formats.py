@@ -29,6 +29,7 @@ from liftgs.model.unet import UNetConfig
 from liftgs.pretraining.items import ItemConfig
 from liftgs.training.trainer import OptimConfig
 from liftgs_platform import evaluate, learning, pretrain, pseudolabel
+from liftgs_platform.classes import class_names
 from liftgs_platform.evaluate_work import Examiner, examine_here
 from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import CorpusSpec
@@ -81,7 +82,7 @@ def evaluate_here() -> None:
     """What is missing."""
     mixture, weights = evaluate.look(EVALUATION)
     claim(EVALUATION.output, evaluate.identity(EVALUATION, mixture, weights), evaluate.Spec)
-    examiner = Examiner(EVALUATION.output, evaluate.class_names(EVALUATION.classes), EVALUATION.exam)
+    examiner = Examiner(EVALUATION.output, class_names(EVALUATION.classes), EVALUATION.exam)
     missing = set(evaluate.sheets_of(EVALUATION, mixture))
     examine_here(examiner, [s for s in missing if s.path not in evaluate.marked(EVALUATION.output)])
 

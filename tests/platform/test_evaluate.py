@@ -22,7 +22,8 @@ from liftgs.tasks.scannet_classes import SCANNET20
 from liftgs.teachers.captions import CaptionConfig
 from liftgs_platform import evaluate
 from liftgs_platform import job as launcher
-from liftgs_platform.evaluate import CheckpointSpec, Spec, class_names, sheets_of
+from liftgs_platform.classes import class_names
+from liftgs_platform.evaluate import CheckpointSpec, Spec, sheets_of
 from liftgs_platform.evaluate_work import LIFTED, Examiner, Marked, examine_here, marked
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.pseudolabel import Spec as LabelSpec

@@ -12,17 +12,19 @@ import torch
 from run_log import learned
 from test_pretrain import NETWORK
 
-from liftgs.finetuning.items import LabelledItemConfig
+from liftgs.finetuning.items import LabelledItem, LabelledItemConfig
 from liftgs.model.liftgs import LiftGS
-from liftgs.scene import scene_of_key
+from liftgs.scene import BadInput, scene_of_key
 from liftgs.training.trainer import OptimConfig
 from liftgs_platform import finetune, learning
 from liftgs_platform import job as launcher
 from liftgs_platform.finetune import Finetuning, Spec, settled
 from liftgs_platform.finetune_replay import ReplayConfig
+from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import JobFailed
 from liftgs_platform.learning import ModelSpec, check_labels
 from liftgs_platform.mixture import CorpusSpec, Mixture
+from liftgs_platform.names import kinds_in, names_of
 from liftgs_platform.training import LoopConfig, train
 
 STEPS = 4
@@ -91,6 +93,42 @@ def test_a_ratio_of_a_share_lies_within_that_share(inputs: Path, tmp_path: Path)
         whole, half = (settled(replace(spec_of(inputs, tmp_path), corpora=own, ratio=ratio)) for ratio in (1.0, 0.5))
         used = [set(Mixture(spec.corpora, 0).kept[0]) for spec in (half, whole)]
         assert used[0] < used[1]
+
+
+def test_scannets_words_are_learned_as_its_classes(inputs: Path, tmp_path: Path) -> None:
+    kinds = names_of(Mixture((CorpusSpec(str(inputs / "labelled")),), 0), kinds_in)
+    rows = [f"{kind}\t{kind}\t0\t" + ("5" if kind in kinds[:3] else "40") for kind in kinds]
+    (tmp_path / "labels.tsv").write_text("\n".join(["raw_category\tcategory\tid\tnyu40id", *rows]))
+    spec = replace(
+        spec_of(inputs, tmp_path / "run"),
+        kinds=("scannet20",),
+        label_table=str(tmp_path / "labels.tsv"),
+        validation=ValidationConfig((CorpusSpec(str(inputs / "plain")),)),
+        item=LabelledItemConfig(task="instances", sets=1),
+    )
+    task = Finetuning(spec)
+    assert [kind for kind in kinds if task.class_of[kind] == "chair"] == list(kinds[:3])
+    mixture, asked = Mixture(spec.corpora, 0), 0
+    for place in range(len(mixture)):
+        draw = mixture.order[place]
+        sample = mixture.sample(draw)
+        assert sample.labels is not None
+        chairs = {row.id for row in sample.labels.instances if row.kind in kinds[:3]}
+        try:
+            item = task.item(sample, mixture.key(draw), draw)
+        except BadInput:
+            continue  # none is large enough
+        assert isinstance(item, LabelledItem)
+        assert set(item.questions[0].instances.tolist()) <= chairs
+        assert item.questions[0].positives.shape[1] == 1, "no room holds any other class"
+        asked += 1
+    assert asked
+    assert task.validation is not None
+    assert isinstance(task.validation.score, HeldOut)
+    assert task.validation.score.class_of == task.class_of
+    (tmp_path / "labels.tsv").write_text("no table")
+    with pytest.raises(BadInput, match="has no column raw_category"):
+        finetune.run_here(spec)
 
 
 def test_a_share_is_another_run(inputs: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from liftgs.training.world import ALONE, World
 from liftgs_platform import evaluate, finetune, learning, pretrain
 from liftgs_platform import finetune_validation as validation
 from liftgs_platform import job as launcher
+from liftgs_platform.classes import class_names
 from liftgs_platform.evaluate import CheckpointSpec, sheets_of
 from liftgs_platform.evaluate_work import Examiner, examine_here
 from liftgs_platform.finetune import Finetuning, Spec
@@ -95,7 +96,7 @@ def test_the_score_is_what_the_evaluation_job_finds(inputs: Path, tmp_path: Path
         draws=2,
     )
     sheets = list(sheets_of(spec, Mixture(spec.corpora, 0)))
-    examine_here(Examiner(spec.output, evaluate.class_names(spec.classes), EXAM), sheets)
+    examine_here(Examiner(spec.output, class_names(spec.classes), EXAM), sheets)
     (network,) = evaluate.collect(spec, sheets).networks
     ap, accuracy = (network.figures[name].value for name in ("AP25", "Acc@.25 all"))
     assert ap > 0

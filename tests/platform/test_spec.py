@@ -214,6 +214,22 @@ def test_fields_that_older_code_did_not_know_take_their_defaults_at_any_depth() 
     assert spec.completed({}, Grown).keys() == {"pools", "teachers", "best", "size"}, "what has no default stays out"
 
 
+@dataclass(frozen=True)
+class Later:
+    source: str
+    table: str = field(default="", metadata=spec.ADDED)
+
+
+def test_a_field_that_was_added_counts_where_it_is_set() -> None:
+    @dataclass(frozen=True)
+    class Before:
+        source: str
+
+    before = spec.identity(Before("scans"))
+    assert spec.identity(Later("scans")) == before == spec.completed(before, Later)
+    assert spec.identity(Later("scans", "labels.tsv")) == {"source": "scans", "table": "labels.tsv"}
+
+
 def test_a_whole_identity_is_as_it_was() -> None:
     whole = spec.identity(Grown("scans", {"a": Pool(2)}, (Teacher(),), Teacher("b"), (3, 4)))
     assert spec.completed(whole, Grown) == whole

@@ -92,6 +92,15 @@ def test_half_of_the_questions_are_of_either_sort(sets: int) -> None:
     assert 0.4 < names / len(words.asked) < 0.6
 
 
+def test_kinds_are_asked_for_by_the_names_that_a_benchmark_has_for_them() -> None:
+    class_of = dict.fromkeys(KIND_OF.values(), "") | {KIND_OF[min(KIND_OF)]: "walrus"}
+    words, config = Words(), LabelledItemConfig(task="instances", sets=1)
+    item = make_labelled_item(SAMPLE, config, 0.1, ["walrus", "kangaroo"], words, "room-000", 0, 0, class_of)
+    assert {phrase.partition(" ")[2] for phrase in words.asked[0]} <= {"walrus", "kangaroo"}
+    named = {KIND_OF[instance] for instance in item.questions[0].instances.tolist()}
+    assert named == {KIND_OF[min(KIND_OF)]}
+
+
 def test_an_expression_names_its_target() -> None:
     assert LABELS is not None
     targets = {one.text: set(one.target.instances) for one in LABELS.expressions}
