@@ -1,1 +1,1 @@
-"""LIFT-GS at scale: jobs, corpora and (later) elastic training on Ray."""
+"""LIFT-GS at scale: jobs, corpora, elastic training and sweeps on Ray."""

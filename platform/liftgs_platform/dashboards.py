@@ -123,7 +123,7 @@ LABELLING = Row(
 
 #: Of what steps return: seconds, and what are no losses.
 _PHASES = ".+_s"
-_NO_LOSSES = f"{_PHASES}|grad_norm|lr|samples|epoch|at|seconds|items_per_s_per_worker"
+_NO_LOSSES = f"{_PHASES}|grad_norm|lr|samples|epoch|at|score|best_score|items_per_s_per_worker"
 
 TRAINING = Row(
     "Training",
@@ -133,7 +133,7 @@ TRAINING = Row(
         _values("Terms of the loss", f'name!~"loss|{_NO_LOSSES}"'),
         _values("Gradient's norm", 'name="grad_norm"', "{{run}}"),
         _of_run("Items per second", "items_per_second"),
-        _values("Seconds of a step, by phase", f'name=~"{_PHASES}"', unit="s"),
+        _values("Seconds of a step, by phase", f'name=~"{_PHASES}", name!="commit_s"', unit="s"),
         _of_run("Share of a step that waits for data", "wait_share", "percentunit", "Above 0.1: give it more loaders."),
         _of_run("Workers", "workers"),
         _of_alert("Restarts within an hour", alerts.RESTARTS, "{{run}}"),

@@ -24,7 +24,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -272,8 +272,6 @@ def _prefer_uploaded_code() -> None:
     os.environ["PYTHONPATH"] = path.rstrip(os.pathsep)
     os.execv(sys.executable, [sys.executable, "-m", "liftgs_platform.job", *sys.argv[1:]])
 
-
-Resolve = Callable[[str], str]
 
 if __name__ == "__main__":
     # Under the module's real name, so that `JobFailed` here and in the jobs is one class.

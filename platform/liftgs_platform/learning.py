@@ -226,7 +226,6 @@ def result(output: str, end: Cursor) -> dict[str, Any]:
         "seconds": end.seconds,
         "plateau": end.plateau is not None,
         "validation": [list(one) for one in end.checks],
-        "stopped_at": end.step,
         "last": rows[-1] if rows else {},
     }
 

@@ -32,12 +32,13 @@ def stages(
             run_without_ray(store, [stage], cpus, gpu)
             typer.echo(f"done: {stage.title}: {store.folder(stage)}")
             return
+        ends = store.all_done()
         table = Table("stage", "what", "state", "took")
         for name, known in sorted(store.known().items()):
             if isinstance(known, JobFailed):
                 table.add_row(name, str(known), "unreadable", "")
                 continue
-            done = store.done(known)
+            done = ends.get(name)
             table.add_row(name, known.title, "done" if done else "not done", clock(done.seconds) if done else "")
         Console().print(table)
     except JobFailed as fault:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from liftgs import codecs
 from liftgs_platform import storage, sweep_plan
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.progress import clock
@@ -89,7 +90,9 @@ def run(spec: Spec, job: Job) -> int:
     blocked = sum(one.state == "blocked" for one in ends.values())
     for one in failed:
         print(f"failed: {one.stage.title} ({one.stage.name}): {one.reason}")
-    if failed:
+    if not failed:
+        storage.write_bytes(storage.join(folder, "result.json"), codecs.encode_json({"stages": len(stages), "at": uri}))
+    else:
         print(f"{len(failed)} stages failed, {blocked} wait for them; mend the cause and submit again")
     print(f"results: {spec.output}\nlook at it: {uri}")
     return 1 if failed else 0

@@ -86,7 +86,7 @@ def _cell(cell: CellPlan, store: Store) -> Cell:
         groups={row["group"]: _accuracies(row) for row in network["groups"]},
         scenes={name: _number(value) for name, value in network["scenes"].items()},
         pictures={name: storage.join(folder, "papers", NETWORK, f"{name}.png") for name in network["scenes"]},
-        steps=tuned.get("stopped_at", 0),
+        steps=tuned.get("steps", 0),
         plateau=tuned.get("plateau", False),
         seconds=sum(end.seconds for one in (cell.finetuning, stage) if one and (end := store.done(one))),
         labelled_scenes=_labelled(cell.finetuning, store),

@@ -54,6 +54,8 @@ class SourceSpec:
     def __post_init__(self) -> None:
         if bool(self.uri) == bool(self.source):
             raise ValueError("a corpus has either a uri or a source")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class MixSpec:
     def __post_init__(self) -> None:
         if self.corpora and self.checkpoint:
             raise ValueError("a mix has corpora to pretrain on, or a checkpoint, not both")
+        if min(self.corpora.values(), default=1) <= 0:
+            raise ValueError("weights of a mix' corpora must be positive; leave out those that it does not have")
         if self.replay and not (self.corpora and self.by == "rendering" and 0 < self.replay < 1):
             raise ValueError(
                 f"replay must be from 0 to below 1, not {self.replay}, and is of corpora that were pretrained on: give "
@@ -109,6 +113,10 @@ class FairnessSpec:
     ratios: tuple[float, ...] = ()
     step_cost: float = 1.0
     patience: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.ratios, default=1) <= 0 or self.step_cost <= 0 or self.patience < 1:
+            raise ValueError("compute needs ratios and step_cost above 0, and a patience of at least 1")
 
 
 @dataclass(frozen=True)
@@ -152,10 +160,13 @@ class PlanSpec:
             raise ValueError("needs labelled=[{source: ...}] to finetune on, held_out=[{source: ...}] to evaluate on")
         if self.seeds < 1 or not self.ratios or min(self.ratios) <= 0 or max(self.ratios) > 1:
             raise ValueError("needs at least one seed, and ratios above 0 and at most 1")
-        if any(one.share * max(self.ratios + self.scratch_ratios) > 1 + 1e-9 for one in self.labelled):
+        if min(self.scratch_ratios, default=1) <= 0:
+            raise ValueError("scratch_ratios must be above 0")
+        largest = max(self.ratios + self.scratch_ratios + self.compute.ratios)
+        if any(one.share * largest > 1 + 1e-9 for one in self.labelled):
             raise ValueError(
-                "labelled.share times the largest of ratios and scratch_ratios must be at most 1, or there are not "
-                "enough labelled scenes"
+                "labelled.share times the largest of ratios, scratch_ratios and compute.ratios must be at most 1, or "
+                "there are not enough labelled scenes"
             )
         for name, mix in self.mixes.items():
             unknown = mix.corpora.keys() - self.corpora.keys()

@@ -115,7 +115,7 @@ class TrainingLog:
         """A step is done.
 
         Args:
-            facts: "step", "samples", "epoch", "skipped" and "bad_samples", all since the run began.
+            facts: "step", "samples", "epoch", "skipped", "bad_samples" and "seconds", all since the run began.
             values: of this step; their means make the row. With a "score", the row ends here.
             items: used by it.
         """

@@ -20,8 +20,8 @@ from conftest import RayCluster
 
 from liftgs.model.liftgs import LiftGSConfig
 from liftgs_platform import job as launcher
+from liftgs_platform import runs, sweep, sweep_plan
 from liftgs_platform import spec as specs
-from liftgs_platform import sweep, sweep_plan
 from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.job import Job, JobFailed
 from liftgs_platform.spec import SpecError
@@ -180,6 +180,12 @@ def test_a_network_that_ships_counts_by_its_sizes_not_by_its_name(
         ({"held_out": []}, "held_out"),
         ({"ratios": [0.5, 2.0]}, "ratios above 0 and at most 1"),
         ({"scratch_ratios": [4.0]}, "not enough labelled scenes"),
+        ({"scratch_ratios": [0.0]}, "scratch_ratios must be above 0"),
+        ({"compute": {"ratios": [4.0]}}, "not enough labelled scenes"),
+        ({"compute": {"ratios": [0.0]}}, "compute needs ratios"),
+        ({"compute": {"step_cost": -1.0}}, "compute needs ratios"),
+        ({"mixes": {"b": {"corpora": {"b": 0}}}}, "must be positive"),
+        ({"labelled": [{"uri": "x", "share": 0.0}]}, "share must be above 0"),
         ({"mixes": {"b": {"corpora": {"b": 1}}}}, "names 'b'"),
         ({"mixes": {"b": {"corpora": {"b": 1}, "checkpoint": "x"}}}, "not both"),
         ({"labelled": [{"share": 0.5}]}, "either a uri or a source"),
@@ -433,6 +439,7 @@ def test_a_job_that_is_submitted_again_runs_nothing_and_reports(
     assert {(row["mix"], float(row["ratio"])) for row in rows} == {("none", 1), ("first", 0), ("first", 1)}
     page = (tmp_path / "sweep" / "report.html").read_text()
     assert "first" in page
+    assert runs.find(str(tmp_path / "sweep"))[0].state == "complete"
 
 
 def test_two_sweeps_at_once_run_what_they_share_once(inputs: Path, tmp_path: Path, ray_driver: RayCluster) -> None:

@@ -88,7 +88,7 @@ def test_what_became_of_it_is_told(undisturbed: Path) -> None:
     end = checkpoints.cursor_of(str(checkpoints.newest(str(undisturbed))))
     told = learning.result(str(undisturbed), end)
     assert told["plateau"] is True
-    assert told["stopped_at"] == 20
+    assert told["steps"] == 20
     assert told["validation"][:3] == [[4, 0.1], [8, 0.2], [12, 0.5]]
     rows = {row["step"]: row for row in learned(undisturbed) if "score" in row}
     assert {step: (row["score"], row["best_score"]) for step, row in rows.items()} == {
@@ -118,7 +118,7 @@ def test_a_budget_that_is_used_up_is_no_plateau(corpora: tuple[CorpusSpec, ...],
     rising = Scripted(tuple(0.01 * number for number in range(1, 30)), EVERY)
     end = train(toy(corpora, rising), str(tmp_path / "run"), LOOP)
     told = learning.result(str(tmp_path / "run"), end)
-    assert (told["plateau"], told["stopped_at"]) == (False, BUDGET)
+    assert (told["plateau"], told["steps"]) == (False, BUDGET)
     assert [step for step, _ in end.checks][-2:] == [36, 40]
 
 

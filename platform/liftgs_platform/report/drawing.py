@@ -8,8 +8,7 @@ import io
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
-from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
+from PIL import Image
 
 from liftgs.scene import Camera, PointCloud
 
@@ -33,24 +32,6 @@ def overlay(
     outline[1:] |= semantics[1:] != semantics[:-1]
     tinted[outline] = 255
     return tinted.astype(np.uint8)
-
-
-def write_names(
-    image: UInt8[np.ndarray, "h w 3"], semantics: UInt16[np.ndarray, "h w"], names: list[str], most: int = 10
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Write the names of the `most` largest segments, each at the innermost point of its segment."""
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=max(11, image.shape[0] // 34))
-    areas = np.bincount(semantics.ravel(), minlength=len(names) + 1)[1 : len(names) + 1]
-    for row in np.argsort(-areas, kind="stable")[:most]:
-        inside = np.pad(semantics == row + 1, 1)
-        depth_px = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth_px.argmax()), depth_px.shape)
-        draw.text(
-            (int(x), int(y)), names[row], font=font, fill="white", stroke_width=2, stroke_fill="black", anchor="mm"
-        )
-    return np.asarray(canvas)
 
 
 def splat(cloud: PointCloud, camera: Camera, point_size_m: float, background: int = 24) -> UInt8[np.ndarray, "h w 3"]:

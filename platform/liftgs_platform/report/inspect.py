@@ -70,7 +70,7 @@ def render(corpus: str, samples: int = 12, census_views: int = 2000) -> str:
         charts=_charts(census),
         names=census.names.most_common(8),
         quarantine=_reasons(quarantine),
-        samples=[_sample(reader, key) for key in _spread(reader.keys, samples)],
+        samples=[_sample(reader, place) for place in _spread(len(reader), samples)],
     )
 
 
@@ -79,11 +79,11 @@ def take_census(reader: Any, most_views: int) -> Census:
     from liftgs.sample import decode_sample  # noqa: PLC0415
 
     census = Census()
-    if not len(reader.keys):
+    if not len(reader):
         return census
-    views_per_sample = max(1, round(reader.contents.head["counts"]["views"] / len(reader.keys)))
-    for key in _spread(reader.keys, max(1, most_views // views_per_sample)):
-        sample = decode_sample(reader.read(key), f"{reader.corpus}#{key}")
+    views_per_sample = max(1, round(reader.contents.head["counts"]["views"] / len(reader)))
+    for place in _spread(len(reader), max(1, most_views // views_per_sample)):
+        sample = decode_sample(reader[place], f"{reader.corpus}#{reader.key(place)}")
         for view in sample.views:
             census.views += 1
             if view.segments is None:
@@ -96,11 +96,9 @@ def take_census(reader: Any, most_views: int) -> Census:
     return census
 
 
-def _spread(items: Sequence[str], count: int) -> list[str]:
-    """`count` items at even distances, or all if there are fewer."""
-    if len(items) <= count:
-        return list(items)
-    return [items[int(i * len(items) / count)] for i in range(count)]
+def _spread(samples: int, count: int) -> list[int]:
+    """`count` samples at even distances, or all if there are fewer."""
+    return [int(i * samples / count) for i in range(count)] if samples > count else list(range(samples))
 
 
 def _tiles(manifest: dict[str, Any], quarantine: Sequence[Any]) -> list[dict[str, Any]]:
@@ -187,12 +185,13 @@ def _reasons(quarantine: Sequence[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _sample(reader: Any, key: str) -> dict[str, Any]:
-    """Pictures and words of one sample: two views, each as photo, masks; the cloud from the first and from above."""
+def _sample(reader: Any, place: int) -> dict[str, Any]:
+    """Pictures and words of one sample: a view as photo and masks; the cloud from there and from above."""
     from liftgs.sample import decode_sample  # noqa: PLC0415
     from liftgs_platform.report import drawing  # noqa: PLC0415
 
-    sample = decode_sample(reader.read(key), f"{reader.corpus}#{key}")
+    key = reader.key(place)
+    sample = decode_sample(reader[place], f"{reader.corpus}#{key}")
     view = max(sample.views, key=lambda candidate: 0 if candidate.segments is None else len(candidate.segments))
     voxel_m = float(reader.contents.head["spec"]["cloud"]["voxel_size_m"])
     pictures = [{"uri": drawing.data_uri(view.photo), "caption": f"photo {view.id}"}]

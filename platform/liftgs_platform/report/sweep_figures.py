@@ -1,4 +1,4 @@
-"""Figures of a sweep as SVG: scaling curves with the arrows that are the multiplier, intervals, dumbbells.
+"""Figures of a sweep as SVG: scaling curves with the arrows that are the multiplier.
 
 Knows curves and arrows, not how they were computed.
 """

@@ -70,14 +70,3 @@ def test_overlay_tints_each_segment_in_the_colour_of_its_legend() -> None:
 def test_segment_colours_are_far_apart_for_neighbours() -> None:
     colours = drawing.segment_colours(40).astype(int)
     assert (np.abs(np.diff(colours, axis=0)).max(axis=1) > 60).all()
-
-
-def test_names_are_written_inside_their_segments() -> None:
-    semantics = np.zeros((120, 200), np.uint16)
-    semantics[20:100, 100:190] = 1
-    blank = np.full((120, 200, 3), 90, np.uint8)
-    changed = (drawing.write_names(blank, semantics, ["a red chair"]) != blank).any(axis=2)
-    rows, columns = np.nonzero(changed)
-    assert len(rows)
-    assert 50 < rows.mean() < 70
-    assert 135 < columns.mean() < 155
