@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from liftgs_platform import storage
 from liftgs_platform.label_stages import STAGES, Tally
 from liftgs_platform.metrics import instrument
 
@@ -40,7 +41,7 @@ class LabellingMetrics:
         stages: of this job.
         frames: to do in it.
         """
-        self._corpus, self._frames = name_of(corpus), frames
+        self._corpus, self._frames = storage.name_of(corpus), frames
         self._stages = [stage for stage in STAGES if stage in stages]
         self._left = instrument("liftgs_labelling_frames_left")
         self.show({})
@@ -69,7 +70,7 @@ class SweepMetrics:
 
     def __init__(self, sweep: str):
         """`sweep`: URI of its folder."""
-        self._sweep, self._seen = name_of(sweep), set[str]()
+        self._sweep, self._seen = storage.name_of(sweep), set[str]()
         self._stages = instrument("liftgs_sweep_stages")
 
     def show(self, states: Mapping[str, int]) -> None:
@@ -81,8 +82,3 @@ class SweepMetrics:
     def close(self) -> None:
         """The sweep has ended, well or not."""
         self._stages.close()
-
-
-def name_of(uri: str) -> str:
-    """The folder's own name: a label must be short, and must not hold what a URI may."""
-    return uri.rstrip("/").rpartition("/")[2]

@@ -119,6 +119,11 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/") if uri.strip("/") else "", *parts])
 
 
+def name_of(uri: str) -> str:
+    """Its last part, as people call a run or a corpus; a label of a metric must not hold what a URI may."""
+    return uri.rstrip("/").rpartition("/")[2]
+
+
 def absolute(uri: str) -> str:
     """The same place whatever the working folder: bare paths become absolute (`~` too), other URIs stay."""
     return uri if _SCHEME.match(uri) else os.path.abspath(os.path.expanduser(uri))

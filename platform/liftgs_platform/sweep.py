@@ -107,7 +107,7 @@ def write(spec: Spec, cells: Sequence[CellPlan], store: Store, reused: frozenset
     results = collect(spec, cells, store, reused)
     if not results.cells:
         raise JobFailed(f"{spec.output}: no network is evaluated as yet; there is nothing to report")
-    results = replace(results, name=name_of(spec), task_metric=spec.metric, orderings=spec.claims)
+    results = replace(results, name=storage.name_of(spec.output), task_metric=spec.metric, orderings=spec.claims)
     results.write(storage.join(spec.output, "results.json.gz"))
     found = answer(results)
     uri = storage.join(spec.output, "report.html")
@@ -115,11 +115,6 @@ def write(spec: Spec, cells: Sequence[CellPlan], store: Store, reused: frozenset
     storage.write_bytes(storage.join(spec.output, "cells.csv"), cells_csv(results).encode())
     storage.write_bytes(uri, page.render(results, found).encode())
     return uri
-
-
-def name_of(spec: Spec) -> str:
-    """What the sweep is called: the last part of its output."""
-    return spec.output.rstrip("/").rpartition("/")[2]
 
 
 def forecast(spec: Spec, cells: Sequence[CellPlan], stages: Sequence[Stage], store: Store) -> str:

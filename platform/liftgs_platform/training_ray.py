@@ -22,7 +22,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from liftgs.scene import BadInput
 from liftgs.training.world import World
-from liftgs_platform import checkpoints
+from liftgs_platform import checkpoints, storage
 from liftgs_platform.checkpoints import Cursor
 from liftgs_platform.job import JobFailed
 from liftgs_platform.label_teachers import use_threads
@@ -213,7 +213,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     task: Task = config["task"]
     worker: WorkerConfig = config["worker"]
     use_threads(worker.cpus)
-    metrics = RayMetrics(config["run"].rstrip("/").rpartition("/")[2])
+    metrics = RayMetrics(storage.name_of(config["run"]))
     place = ray.train.get_context()
     world = World(place.get_world_rank(), place.get_world_size())
     context = Context("cuda" if worker.gpus else "cpu", (metrics,), world, _WISHES, _preempted)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import Image
 from liftgs_platform import storage
 from liftgs_platform.evaluate_scores import AT_25, AT_50, FIGURES, NetworkScores, Scores, show
 from liftgs_platform.report.drawing import data_uri
+from liftgs_platform.report.page import fill
 
 _CASES = 3
 
@@ -28,21 +27,20 @@ def render(output: str, scores: Scores) -> str:
     """The page."""
     figures = [name for name in FIGURES if name in scores.networks[0].figures]
     last = scores.networks[-1]
-    return str(
-        _template().render(
-            name=output.rstrip("/").rpartition("/")[2],
-            uri=output,
-            counted=scores.counted(),
-            figures=[name.removesuffix(" all") for name in figures],
-            rows=[_row(network, figures, scores) for network in scores.networks],
-            first=scores.networks[0].name,
-            names=[network.name for network in scores.networks],
-            classes=_classes(scores),
-            groups=_groups(scores),
-            shown=last.name,
-            cases=_cases(output, scores, last),
-            bad=scores.bad,
-        )
+    return fill(
+        "evaluation",
+        name=storage.name_of(output),
+        uri=output,
+        counted=scores.counted(),
+        figures=[name.removesuffix(" all") for name in figures],
+        rows=[_row(network, figures, scores) for network in scores.networks],
+        first=scores.networks[0].name,
+        names=[network.name for network in scores.networks],
+        classes=_classes(scores),
+        groups=_groups(scores),
+        shown=last.name,
+        cases=_cases(output, scores, last),
+        bad=scores.bad,
     )
 
 
@@ -137,11 +135,3 @@ def _percent(value: float) -> str:
 
 def _nan(value: float) -> bool:
     return math.isnan(value)
-
-
-@cache
-def _template() -> Any:
-    import jinja2  # noqa: PLC0415  only a page needs it
-
-    text = files(__package__).joinpath("evaluation.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True).from_string(text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-if TYPE_CHECKING:
-    from liftgs_platform.runs import Run
+from liftgs_platform import storage
+from liftgs_platform.report.page import fill
+from liftgs_platform.runs import Run, find
 
 
 def runs(
@@ -22,9 +22,6 @@ def runs(
     from rich.console import Console  # noqa: PLC0415  only this command needs them
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
-
-    from liftgs_platform import storage  # noqa: PLC0415
-    from liftgs_platform.runs import find  # noqa: PLC0415
 
     found = find(folder)
     table = Table(title=f"{folder}: {summary(found)}", title_justify="left")
@@ -42,14 +39,10 @@ def runs(
 
 def render(folder: str, found: Sequence[Run]) -> str:
     """The page; its links are relative, so that the folder may be moved."""
-    import jinja2  # noqa: PLC0415  only a page needs it
-
     kinds = dict.fromkeys(run.kind for run in found)
-    template = jinja2.Environment(autoescape=True).from_string(
-        files(__package__).joinpath("index.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
-        name=folder.rstrip("/").rpartition("/")[2] or folder,
+    return fill(
+        "index",
+        name=storage.name_of(folder) or folder,
         uri=folder,
         summary=summary(found),
         groups={kind: [run for run in found if run.kind == kind] for kind in kinds},

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+
+from liftgs_platform import storage
+from liftgs_platform.report.page import fill
 
 MASK_BINS_PX = [2.0**power for power in range(6, 20)]
 
@@ -33,7 +35,7 @@ def inspect(
 ) -> None:
     """Write one HTML page about a corpus: counts, histograms, quarantine, photos with their masks and captions."""
     page = render(corpus, samples, census_views)
-    target = output or Path(corpus.rstrip("/").rpartition("/")[2] + ".html")
+    target = output or Path(storage.name_of(corpus) + ".html")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")
     typer.echo(f"wrote {target} ({len(page) / 1e6:.1f} MB): open it in a browser")
@@ -50,8 +52,6 @@ def render(corpus: str, samples: int = 12, census_views: int = 2000) -> str:
     Raises:
         FileNotFoundError: no corpus there.
     """
-    import jinja2  # noqa: PLC0415 - only this command needs it
-
     from liftgs_platform.manifest import read_manifest, read_quarantine  # noqa: PLC0415
     from liftgs_platform.reader import CorpusReader  # noqa: PLC0415
 
@@ -59,11 +59,9 @@ def render(corpus: str, samples: int = 12, census_views: int = 2000) -> str:
     quarantine = read_quarantine(corpus)
     reader = CorpusReader(corpus)
     census = take_census(reader, census_views)
-    template = jinja2.Environment(autoescape=True).from_string(
-        files(__package__).joinpath("inspect.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
-        name=corpus.rstrip("/").rpartition("/")[2],
+    return fill(
+        "inspect",
+        name=storage.name_of(corpus),
         uri=corpus,
         spec_hash=manifest["spec_hash"],
         tiles=_tiles(manifest, quarantine),

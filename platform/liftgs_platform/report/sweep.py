@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +13,7 @@ from liftgs_platform import storage
 from liftgs_platform.report import sweep_tables as tables
 from liftgs_platform.report import sweep_words as words
 from liftgs_platform.report.inline import swatch
+from liftgs_platform.report.page import fill
 from liftgs_platform.report.svg import MARKERS
 from liftgs_platform.report.sweep_breakdown import breakdowns, cases, pairs
 from liftgs_platform.report.sweep_figures import LARGE, SMALL, Arrow, Curve, Size, scaling
@@ -57,32 +56,31 @@ def render(results: SweepResults, answers: Answers) -> str:
     scenes = {cell.ratio: cell.labelled_scenes for cell in results.cells}
     paired = pairs(results, mix)
     warnings = [*answers.distrust, *words.gaps(results)]
-    return str(
-        _template().render(
-            name=results.name,
-            lead=words.lead(answers.multipliers, answers.undertrained, bool(warnings), tables.verdicts(answers)),
-            others=[words.opened(words.worth(row, answers.multipliers)) for row in others],
-            undertrained=any(row.undertrained for row in answers.multipliers),
-            facts=_facts(results),
-            warnings=warnings,
-            metric=results.task_metric.removesuffix(" all"),
-            best=mix,
-            **_figures(results, answers, mix, looks, scenes),
-            **tables.multipliers(answers, {name: look for (name, control), look in looks.items() if not control}),
-            transfers=words.transfers(answers.transfers),
-            **tables.fairness(results, answers, scenes),
-            additions=tables.additions(answers),
-            **tables.comparisons(answers),
-            pairs=side_by_side(results, answers, mix),
-            breakdowns=breakdowns(paired, *looks.get((mix, ""), ("k0", "square"))),
-            **cases(paired, (words.arm_name(SCRATCH), mix)),
-            **tables.costs(results),
-            downloads=[
-                _download("multiplier.csv", multiplier_csv(answers.multipliers)),
-                _download("networks.csv", cells_csv(results)),
-            ],
-            provenance=tables.provenance(results),
-        )
+    return fill(
+        "sweep",
+        name=results.name,
+        lead=words.lead(answers.multipliers, answers.undertrained, bool(warnings), tables.verdicts(answers)),
+        others=[words.opened(words.worth(row, answers.multipliers)) for row in others],
+        undertrained=any(row.undertrained for row in answers.multipliers),
+        facts=_facts(results),
+        warnings=warnings,
+        metric=results.task_metric.removesuffix(" all"),
+        best=mix,
+        **_figures(results, answers, mix, looks, scenes),
+        **tables.multipliers(answers, {name: look for (name, control), look in looks.items() if not control}),
+        transfers=words.transfers(answers.transfers),
+        **tables.fairness(results, answers, scenes),
+        additions=tables.additions(answers),
+        **tables.comparisons(answers),
+        pairs=side_by_side(results, answers, mix),
+        breakdowns=breakdowns(paired, *looks.get((mix, ""), ("k0", "square"))),
+        **cases(paired, (words.arm_name(SCRATCH), mix)),
+        **tables.costs(results),
+        downloads=[
+            _download("multiplier.csv", multiplier_csv(answers.multipliers)),
+            _download("networks.csv", cells_csv(results)),
+        ],
+        provenance=tables.provenance(results),
     )
 
 
@@ -179,11 +177,3 @@ def _facts(results: SweepResults) -> str:
 
 def _download(name: str, text: str) -> dict[str, str]:
     return {"name": name, "uri": "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()}
-
-
-@cache
-def _template() -> Any:
-    import jinja2  # noqa: PLC0415  only a page needs it
-
-    text = files(__package__).joinpath("sweep.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True).from_string(text)

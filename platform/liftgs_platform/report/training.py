@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from liftgs_platform import storage
+from liftgs_platform.report.page import fill
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 400, 150, 46, 26, 18
 _POINTS, _ROWS = 200, 4000
@@ -53,12 +52,17 @@ def render(run: str, rows: Sequence[dict[str, Any]], total_steps: int) -> str:
     ]
     panels = [uri.rpartition("/")[2] for uri in storage.list_files(storage.join(run, "panels")) if uri.endswith(".png")]
     events = [row for row in rows if "event" in row]
-    name = run.rstrip("/").rpartition("/")[2]
+    name = storage.name_of(run)
     banded = ", ".join(f"{workers} to step {stop:,}" for _, stop, workers in bands[-12:])
-    return str(
-        _template().render(
-            name=name, uri=run, tiles=tiles, charts=charts, panels=panels[::-1], events=events[-20:], banded=banded
-        )
+    return fill(
+        "training",
+        name=name,
+        uri=run,
+        tiles=tiles,
+        charts=charts,
+        panels=panels[::-1],
+        events=events[-20:],
+        banded=banded,
     )
 
 
@@ -135,11 +139,3 @@ def _place(name: str) -> tuple[int, bool]:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("e-0", "e-")
-
-
-@cache
-def _template() -> Any:
-    import jinja2  # noqa: PLC0415  only a page needs it
-
-    text = files(__package__).joinpath("training.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True).from_string(text)
