@@ -70,7 +70,6 @@ class Toll:
 
 
 def committed(corpus: str, wanted: Collection[int] | None = None) -> Iterator[shards.ShardIndex]:
-    """Indices of committed shards, a few at a time, since each lists every member of its shard."""
-    numbers = [n for n in shards.committed_indices(corpus) if wanted is None or n in wanted]
-    for start in range(0, len(numbers), 64):
-        yield from shards.load_indices(corpus, numbers[start : start + 64])
+    """Indices of committed shards."""
+    numbers = shards.committed_indices(corpus)
+    return shards.load_indices(corpus, (n for n in numbers if wanted is None or n in wanted))

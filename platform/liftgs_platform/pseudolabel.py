@@ -459,7 +459,7 @@ def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) ->
 def outlook(spec: Spec, todo: Sequence[PlannedShard]) -> dict[str, str]:
     """How much it will be, how long it will take and what it will cost, as far as earlier runs tell."""
     frames = frames_of(todo)
-    done = list(committed(spec.output, set(shards.committed_indices(spec.output)[:64])))
+    done = list(shards.load_indices(spec.output, shards.committed_indices(spec.output)[:64]))
     stored = sum(index.counts["views"] for index in done)
     size_mb = frames * sum(i.tar_size for i in done) / stored / 1e6 if stored else 0.0
     rate = last_rate(spec.output)
