@@ -326,7 +326,10 @@ def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
         own, added = mixture.readers[: len(spec.corpora)], mixture.readers[len(spec.corpora) :]
         for check, readers in ((suits, own), (check_labels, held_out), (check_pseudo_labels, added)):
             for reader in readers:
-                check(decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}"), config)
+                first = decode_sample(reader[0], f"{reader.corpus}#{reader.key(0)}")
+                check(first, config)
+                if first.meta.get("gravity") == "unknown":
+                    print(f"{reader.corpus}: up is unknown, at least in its first scene, and taken for z", flush=True)
         labelled = list(zip(own, mixture.kept, strict=False))
         shared = next((scene for reader in held_out for scene in _in_both(reader, labelled)), "")
     except (FileNotFoundError, BadInput) as fault:

@@ -185,6 +185,19 @@ def test_losses_that_are_not_numbers_are_skipped_and_counted_and_then_stop_the_r
     assert [("loss" in row) for row in rows] == [a == b for a, b in zip(skipped, [0, *skipped], strict=False)]
 
 
+def test_a_corpus_whose_up_is_unknown_is_told(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec_of(inputs, tmp_path / "run")
+    learning.open_corpora(spec, check_pseudo_labels)
+    assert capsys.readouterr().out == ""
+    known = tiny_corpora.LoadedChunk
+    monkeypatch.setattr(tiny_corpora, "LoadedChunk", lambda *parts: known(*parts[:3], "unknown"))
+    tiny_corpora.write(str(tmp_path / "lying"), tiny_corpora.plan())
+    learning.open_corpora(replace(spec, corpora=(CorpusSpec(str(tmp_path / "lying")),)), check_pseudo_labels)
+    assert "lying: up is unknown" in capsys.readouterr().out
+
+
 def test_a_corpus_counts_by_its_content_in_a_runs_identity(inputs: Path, tmp_path: Path) -> None:
     spec = spec_of(inputs, tmp_path / "run")
     tiny_corpora.write(str(tmp_path / "copy"), tiny_corpora.plan())
