@@ -55,6 +55,7 @@ def ray_settings() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         # Workers that wait for a job without an environment of its own, which ours are not, cost seconds to start.
         patch.setenv("RAY_prestart_worker_first_driver", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # an actor more for each job
         # With Ray's own 15 its workers starve beside another process of `pytest -n`, and beside a test that polls.
         patch.setenv("RAY_worker_niceness", "0")
         patch.delenv("RAY_ADDRESS", raising=False)

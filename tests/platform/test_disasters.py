@@ -319,6 +319,7 @@ def test_a_gateway_that_is_away_is_waited_for(
     assert not list(verify(s3_folder))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_credentials_that_expire_end_the_run_and_new_ones_finish_it(
     far_cluster: RayCluster, store: Gateway, work: Work, s3_folder: str

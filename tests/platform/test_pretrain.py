@@ -344,26 +344,28 @@ def submit(cluster: RayCluster, inputs: Path, output: Path, log: Path) -> subpro
 def trainer_pid(run: Path, but: int = 0) -> int:
     """The process that trains into a run's folder, 0 if there is none: it holds an event file of TensorBoard open."""
     psutil = importlib.import_module("psutil")  # Ray brings it
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name"]):
+        if process.pid == but or not process.info["name"].startswith("ray::"):
+            continue
         with suppress(psutil.Error):
-            if process.pid != but and any(file.path.startswith(f"{run}/tensorboard") for file in process.open_files()):
+            if any(file.path.startswith(f"{run}/tensorboard") for file in process.open_files()):
                 return int(process.pid)
     return 0
 
 
-def wait_for(what: Callable[[], Any], driver: subprocess.Popen[bytes], log: Path) -> Any:
+def wait_for(what: Callable[[], Any], driver: subprocess.Popen[bytes], log: Path, pause_s: float = 0.05) -> Any:
     """The first true value of `what`, while the job runs."""
     while driver.poll() is None:
         found = what()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(pause_s)
     raise AssertionError(f"the job ended too early:\n{log.read_text()}")
 
 
 def kill_worker(driver: subprocess.Popen[bytes], run: Path, log: Path) -> int:
     """SIGKILL the process that trains, once it has committed a checkpoint. Returns its id."""
-    worker = int(wait_for(lambda: trainer_pid(run), driver, log))
+    worker = int(wait_for(lambda: trainer_pid(run), driver, log, pause_s=0.1))
     wait_for(lambda: checkpoints.committed(str(run)), driver, log)
     os.kill(worker, signal.SIGKILL)
     assert max(checkpoints.committed(str(run))) < STEPS, "it was killed in the middle"
