@@ -35,11 +35,7 @@ class RayCluster:
 
 @pytest.fixture(scope="session")
 def ray_settings() -> Iterator[None]:
-    """Token authentication on, as Ray has it by default, with a token of our own; and a place for its files.
-
-    There Ray notes the cluster that was last started, which is the one that a submitted job connects to, even if it was
-    submitted to another: so no two test runs may share it, nor two processes of one.
-    """
+    """Token authentication on, as Ray has it by default, with a token of our own; and a place for its files."""
     from ray._private.authentication_test_utils import reset_auth_token_state
 
     with (
@@ -47,7 +43,7 @@ def ray_settings() -> Iterator[None]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("RAY_TMPDIR", folder)
-        Path(folder, "ray").mkdir()  # where the note goes
+        Path(folder, "ray").mkdir()  # where `Cluster` notes its address
         # Jobs are executable YAML whose first line asks for `python`.
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("RAY_AUTH_MODE", "token")
@@ -117,6 +113,8 @@ def start_cluster(dashboard_port: int | None = None, **of_head: Any) -> Iterator
             if attempt == 2:
                 raise
             head |= {name: free_port() for name in head if name.endswith("_port")}  # what half started holds them
+    # A submitted job connects to the cluster that is noted here, else to any that runs on this machine.
+    Path(head["temp_dir"], "ray_current_cluster").write_text(cluster.address)
     try:
         yield RayCluster(cluster, cluster.address, f"http://127.0.0.1:{head['dashboard_port']}" if dashboard else "")
     finally:
