@@ -48,7 +48,8 @@ def render(results: SweepResults, answers: Answers) -> str:
         results: of the sweep.
         answers: what follows from them.
     """
-    overall = sorted((row for row in answers.multipliers if row.ratio is None), key=lambda row: -answers.mean(row.mix))
+    rows = sorted(answers.multipliers, key=lambda row: -answers.mean(row.mix))  # of equal ones the higher mean leads
+    overall = [row for row in rows if row.ratio is None]
     best = words.best_of(overall)
     others = sorted((row for row in overall if row is not best), key=lambda row: -row.multiplier)
     mix = best.mix if best else answers.highest
@@ -59,8 +60,8 @@ def render(results: SweepResults, answers: Answers) -> str:
     return fill(
         "sweep",
         name=results.name,
-        lead=words.lead(answers.multipliers, answers.undertrained, bool(warnings), tables.verdicts(answers)),
-        others=[words.opened(words.worth(row, answers.multipliers)) for row in others],
+        lead=words.lead(rows, answers.undertrained, bool(warnings), tables.verdicts(answers)),
+        others=[words.opened(words.worth(row, rows)) for row in others],
         undertrained=any(row.undertrained for row in answers.multipliers),
         facts=_facts(results),
         warnings=warnings,

@@ -133,6 +133,12 @@ def test_an_undertrained_scratch_curve_is_told_at_once(made: dict[str, Any], war
     assert "Not to be quoted" not in fair
 
 
+def test_of_equal_bounds_the_higher_mix_leads_and_the_other_is_told_once() -> None:
+    page = page_of(made_sweep({"A": 30.0, "B": 60.0}, ratios=(0.5, 1.0)))  # both above all that scratch reaches
+    told = page.text[: page.text.index(" ratios of labels")]
+    assert (told.count("retraining on A"), told.count("retraining on B")) == (1, 1)
+
+
 def test_the_page_says_which_arms_went_on_with_pretraining() -> None:
     page = page_of(made_sweep({"A": 2.0, "B": 1.5}, replay={"A": 0.5}))
     assert re.search(
