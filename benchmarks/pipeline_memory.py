@@ -27,8 +27,9 @@ from benchmarks._labelling import Times, read_spec, run_on_ray
 from benchmarks._processes import PeakOfTree, in_child
 from benchmarks.common import Row, cost_row, main, plain_row
 from liftgs_platform import label_stages, pseudolabel
+from liftgs_platform.label_scale import PoolSpec, ScaleSpec
 from liftgs_platform.label_stages import Stage
-from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
+from liftgs_platform.pseudolabel import Spec
 from liftgs_platform.shard_plan import Plan
 
 #: Enough shards that the pipeline is full with the smaller source too.

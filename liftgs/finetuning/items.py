@@ -170,10 +170,10 @@ def _human(
         labels = replace(labels, instances=rows)
 
     def ask(number: int, there: set[int], rng: np.random.Generator) -> Question | None:
-        last_of_odd = number == config.sets - 1 and config.sets % 2 == 1  # has no partner of the other sort
-        second = bool(rng.integers(2)) if last_of_odd and config.task == "both" else number % 2 == 1
-        referral = config.task == "referral" or (config.task == "both" and second)
-        return (_refer if referral else _name)(labels, there, config, kinds, encode, rng)
+        sorts = {"instances": (_name,), "referral": (_refer,), "both": (_name, _refer)}[config.task]
+        alone = number == config.sets - 1 and config.sets % len(sorts)  # the last has no partner of the other sort
+        one = sorts[rng.integers(2) if alone else number % len(sorts)]
+        return one(labels, there, config, kinds, encode, rng)
 
     return ids, ask
 

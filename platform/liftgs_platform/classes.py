@@ -32,16 +32,13 @@ def check_table(label_table: str, classes: Sequence[str], key: str) -> None:
         raise ValueError(f"label_table is for {key}=[scannet20] or {key}=[scannet200]")
 
 
-def class_of_words(labels: Mapping[str, ScanNetLabel], classes: Sequence[str]) -> dict[str, str]:
+def class_of_words(labels: Mapping[str, ScanNetLabel], known: BenchmarkClasses) -> dict[str, str]:
     """Each of ScanNet's words -> the benchmark's class; "" where it has none.
 
     Args:
         labels: from `read_label_table`.
-        classes: of a benchmark; else the result is empty.
+        known: the benchmark.
     """
-    known = benchmark(classes)
-    if known is None:
-        return {}
     names = dict(zip(known.ids, known.names, strict=True))
     numbers = {word: label.nyu40id if known is SCANNET20 else label.id for word, label in labels.items()}
     return {word: names.get(number, "") for word, number in numbers.items()}

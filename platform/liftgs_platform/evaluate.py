@@ -139,8 +139,8 @@ def run(spec: Spec, job: Job) -> None:
     if spec.dry_run:
         print(forecast(spec))
         return
-    sheets, missing = _open(spec)
     examiner = _examiner(spec)
+    sheets, missing = _open(spec)
     job.connect()
     networks = [checkpoint.uri for checkpoint in spec.checkpoints]
     preflight.require(preflight.nodes([spec.output, *networks, *uris(spec.corpora)]))
@@ -155,8 +155,9 @@ def run(spec: Spec, job: Job) -> None:
 def run_here(spec: Spec) -> float:
     """`run` in this process, without Ray; returns the seconds it took."""
     start = monotonic()
+    examiner = _examiner(spec, "cuda" if spec.pool.gpus else "cpu")
     sheets, missing = _open(spec)
-    examine_here(_examiner(spec, "cuda" if spec.pool.gpus else "cpu"), missing)
+    examine_here(examiner, missing)
     seconds = round(monotonic() - start, 3)
     _close(spec, sheets, seconds)
     return seconds
@@ -173,13 +174,22 @@ def _open(spec: Spec) -> tuple[list[Sheet], list[Sheet]]:
 
 
 def _examiner(spec: Spec, device: str = "cpu") -> Examiner:
-    known = benchmark(spec.classes) if spec.predictions else None
-    examiner = Examiner(spec.output, class_names(spec.classes), spec.exam, predictions_for=known, device=device)
-    if not spec.label_table:
+    """Reads ScanNet's label table, so that no process that examines needs to reach it.
+
+    Raises:
+        JobFailed: it is missing or damaged.
+    """
+    known = benchmark(spec.classes)
+    written = known if spec.predictions else None
+    examiner = Examiner(spec.output, class_names(spec.classes), spec.exam, predictions_for=written, device=device)
+    if not spec.label_table or known is None:
         return examiner
-    labels = read_label_table(spec.label_table)
+    try:
+        labels = read_label_table(spec.label_table)
+    except (FileNotFoundError, BadInput) as fault:
+        raise JobFailed(str(fault)) from fault
     nyu40_of = {word: label.nyu40id for word, label in labels.items()}
-    return replace(examiner, class_of=class_of_words(labels, spec.classes), nyu40_of=nyu40_of)
+    return replace(examiner, class_of=class_of_words(labels, known), nyu40_of=nyu40_of)
 
 
 def _close(spec: Spec, sheets: Sequence[Sheet], seconds: float) -> tuple[Scores, bytes]:
@@ -197,12 +207,10 @@ def look(spec: Spec) -> tuple[Mixture, dict[str, str]]:
     """The corpora, and the hash of each network's weights.
 
     Raises:
-        JobFailed: one is missing or damaged, or ScanNet's label table is.
+        JobFailed: one is missing or damaged.
     """
     try:
         check_manifests(spec.corpora)
-        if spec.label_table:
-            read_label_table(spec.label_table)
         mixture = Mixture(spec.corpora, spec.seed)
         if any(lifted_way(one.uri) for one in spec.checkpoints):
             for reader in mixture.readers:
@@ -221,6 +229,7 @@ def forecast(spec: Spec) -> str:
         "classes": f"{len(class_names(spec.classes))}",
     }
     try:
+        _examiner(spec)
         sheets = list(sheets_of(spec, look(spec)[0]))
         there = marked(spec.output)
         done = sum(sheet.path in there for sheet in sheets)

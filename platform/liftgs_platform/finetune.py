@@ -5,7 +5,7 @@ The labels are a source's, or, as a baseline, lifted from the pseudo-labels of p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from liftgs.training.mixed import MixedObjective
 from liftgs.training.trainer import Trainer
 from liftgs.training.world import World
 from liftgs_platform import learning, pretrain
-from liftgs_platform.classes import check_table, class_names, class_of_words
+from liftgs_platform.classes import benchmark, check_table, class_names, class_of_words
 from liftgs_platform.finetune_replay import ReplayConfig
 from liftgs_platform.finetune_validation import HeldOut, ValidationConfig
 from liftgs_platform.job import Job
@@ -120,8 +120,6 @@ def run_here(spec: Spec) -> float:
 
 
 def _check(spec: Spec) -> learning.Check:
-    if spec.label_table:
-        read_label_table(spec.label_table)  # what is wrong with it is told before anything starts
     return check_labels if spec.item.labels == "human" else check_pseudo_labels
 
 
@@ -138,19 +136,28 @@ def settled(spec: Spec) -> Spec:
 
 @dataclass(frozen=True)
 class Finetuning(SpecifiedTask):
-    """The spec as a `training.Task`."""
+    """The spec as a `training.Task`.
+
+    Attributes:
+        spec: of the run.
+        class_of: kind -> name, where samples call it otherwise. ScanNet's label table is read where the task is made,
+            so that no worker needs to reach it.
+    """
 
     spec: Spec
+    class_of: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises:
+        BadInput: the label table is damaged; FileNotFoundError if it is missing.
+        """
+        table, known = self.spec.label_table, benchmark(self.spec.kinds)
+        words = class_of_words(read_label_table(table), known) if table and known else {}
+        object.__setattr__(self, "class_of", words)
 
     @cached_property
     def _config(self) -> LiftGSConfig:
         return model_config(self.spec.model)
-
-    @cached_property
-    def class_of(self) -> dict[str, str]:
-        """Kind -> name, where samples call it otherwise."""
-        table = self.spec.label_table
-        return class_of_words(read_label_table(table), self.spec.kinds) if table else {}
 
     @cached_property
     def _labelled_kinds(self) -> tuple[str, ...]:

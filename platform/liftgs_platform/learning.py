@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,8 @@ from torch import Tensor
 from liftgs.labels import decode_embeds
 from liftgs.model.liftgs import LiftGS, LiftGSConfig
 from liftgs.model.text import Phrases
-from liftgs.procedural import SCHEME
 from liftgs.sample import Sample, decode_sample
-from liftgs.scene import BadInput, scene_of_key
+from liftgs.scene import BadInput
 from liftgs.tasks.phrases import Encode
 from liftgs.teachers.clip import build_clip
 from liftgs.teachers.configs import EmbedConfig
@@ -34,7 +34,7 @@ from liftgs_platform.loader import TooManyBadSamples
 from liftgs_platform.manifest import MANIFEST
 from liftgs_platform.mixture import CorpusSpec, Mixture
 from liftgs_platform.progress import clock
-from liftgs_platform.reader import CorpusReader
+from liftgs_platform.shared_scenes import shared_scenes
 from liftgs_platform.simulation import Nodes, TrainingModel
 from liftgs_platform.spec import WHERE_ONLY
 from liftgs_platform.training import Context, LoopConfig, WorkerConfig, claim, train
@@ -330,31 +330,15 @@ def open_corpora(spec: TrainingSpec, suits: Check) -> Mixture:
                 check(first, config)
                 if first.meta.get("gravity") == "unknown":
                     print(f"{reader.corpus}: up is unknown, at least in its first scene, and taken for z", flush=True)
-        labelled = list(zip(own, mixture.kept, strict=False))
-        shared = next((scene for reader in held_out for scene in _in_both(reader, labelled)), "")
+        for reader, (learned, used) in product(held_out, zip(own, mixture.kept[: len(own)], strict=True)):
+            for scene in shared_scenes(reader, learned, used):
+                raise JobFailed(
+                    f"scene {scene} of {reader.corpus}: is learned from, in {learned.corpus}, so it cannot validate; "
+                    "give validation scenes of its own"
+                )
     except (FileNotFoundError, BadInput) as fault:
         raise JobFailed(str(fault)) from fault
-    if shared:
-        raise JobFailed(f"{shared}: is learned from, so it cannot validate; give validation scenes of its own")
     return mixture
-
-
-def _in_both(held_out: CorpusReader, labelled: Sequence[tuple[CorpusReader, Sequence[int]]]) -> Iterator[str]:
-    """Scenes of a corpus whose labels are among those learned from, as far as scenes are known by the same URI."""
-    key_of = {scene_of_key(key): key for key in held_out.keys}
-    for reader, used in labelled:
-        twins = {scene_of_key(key): key for key in map(reader.key, used)}
-        for scene in key_of.keys() & twins.keys():
-            if _scene_uri(held_out, key_of[scene]) == _scene_uri(reader, twins[scene]):
-                yield f"scene {scene} of {held_out.corpus}"
-
-
-def _scene_uri(reader: CorpusReader, key: str) -> str:
-    """Where a sample's scene is from; of a procedural room without how often and how large it is photographed."""
-    uri = str(json.loads(reader.read(key, ["meta.json"])["meta.json"])["scene_uri"])
-    scene, _, options = uri.partition("?")
-    seed = [option for option in options.split("&") if option.startswith("seed=")]
-    return "?".join([scene, *seed]) if uri.startswith(SCHEME) else uri
 
 
 def identity(spec: TrainingSpec, mixture: Mixture) -> dict[str, Any]:

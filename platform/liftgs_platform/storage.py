@@ -120,7 +120,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def name_of(uri: str) -> str:
-    """Its last part, as people call a run or a corpus; a label of a metric must not hold what a URI may."""
+    """Its last part, as people call a run or a corpus; metrics too, since a URI may hold what others must not see."""
     return uri.rstrip("/").rpartition("/")[2]
 
 

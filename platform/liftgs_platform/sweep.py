@@ -90,10 +90,11 @@ def run(spec: Spec, job: Job) -> int:
     blocked = sum(one.state == "blocked" for one in ends.values())
     for one in failed:
         print(f"failed: {one.stage.title} ({one.stage.name}): {one.reason}")
-    if not failed:
-        storage.write_bytes(storage.join(folder, "result.json"), codecs.encode_json({"stages": len(stages), "at": uri}))
-    else:
+    if failed:
         print(f"{len(failed)} stages failed, {blocked} wait for them; mend the cause and submit again")
+    else:
+        facts = {"stages": len(stages), "report": uri}
+        storage.write_bytes(storage.join(folder, "result.json"), codecs.encode_json(facts))
     print(f"results: {spec.output}\nlook at it: {uri}")
     return 1 if failed else 0
 

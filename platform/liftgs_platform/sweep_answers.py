@@ -167,11 +167,11 @@ def _multipliers(results: SweepResults, metric: str) -> Iterator[MultiplierRow]:
     slow = _gains_by_compute(results, metric)
     for mix, scratch, pretrained in _curves(results, metric):
         worth = multipliers(scratch, pretrained)
-        sound = 0.0 if slow else sound_up_to(scratch, plateaus(results, metric, SCRATCH, scratch))
+        sound = 0.0 if slow else sound_up_to(scratch, plateaus(results, metric, SCRATCH, scratch)) * (1 + 1e-9)
         for ratio, seeds, each in zip(worth.ratios, worth.seeds, worth.each, strict=True):
-            yield _row(mix, ratio, each, seeds, metric, ratio * each.value > sound * (1 + 1e-9))
-        ends = max(worth.ratios) * worth.overall.value
-        yield _row(mix, None, worth.overall, max(worth.seeds), metric, ends > sound * (1 + 1e-9))
+            yield _row(mix, ratio, each, seeds, metric, ratio * each.value > sound)
+        furthest = max(worth.ratios) * worth.overall.value
+        yield _row(mix, None, worth.overall, max(worth.seeds), metric, furthest > sound)
 
 
 def _row(mix: str, ratio: float | None, worth: Estimate, seeds: int, metric: str, undertrained: bool) -> MultiplierRow:

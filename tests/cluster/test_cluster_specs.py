@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from liftgs_platform import spec as job_specs
-from liftgs_platform.pseudolabel import PoolSpec, Spec
+from liftgs_platform.label_scale import PoolSpec
+from liftgs_platform.pseudolabel import Spec
 from liftgs_platform.training import WorkerConfig
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ import tiny
 from liftgs.chunks import ChunkingConfig
 from liftgs_platform import pseudolabel
 from liftgs_platform.job import Job
-from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
+from liftgs_platform.label_scale import PoolSpec, ScaleSpec
+from liftgs_platform.pseudolabel import Spec
 
 
 def spec_of(source: str, corpus: str) -> Spec:

@@ -30,8 +30,9 @@ from gateway import Gateway, Trouble
 from liftgs.chunks import ChunkingConfig
 from liftgs_platform import label_stages, pseudolabel, shards, storage
 from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.label_scale import PoolSpec, ScaleSpec
 from liftgs_platform.label_stages import Stage
-from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
+from liftgs_platform.pseudolabel import Spec
 from liftgs_platform.verify import verify
 
 ONE_PROCESS = ScaleSpec({"load+segment+embed+caption+commit": PoolSpec(num_cpus=0.5)})

@@ -22,8 +22,9 @@ from liftgs.sample import decode_sample
 from liftgs.teachers.captions import CaptionConfig, CaptionerUnavailable
 from liftgs_platform import label_toll, manifest, metrics, pseudolabel, shards
 from liftgs_platform.job import Job, JobFailed
+from liftgs_platform.label_scale import PoolSpec, ScaleSpec
 from liftgs_platform.label_stages import Caption, Stage
-from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec, Spec
+from liftgs_platform.pseudolabel import Spec
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.verify import verify
 
@@ -411,22 +412,6 @@ def test_a_photo_that_kills_its_process_is_convicted_and_the_rest_is_labelled(
     assert rows_of(tmp_path / "corpus").keys() == {("scene00", tiny.name(2))}
     assert "the process died" in rows_of(tmp_path / "corpus")["scene00", tiny.name(2)]
     assert manifest.read_manifest(spec.output)["counts"]["views"] == 7
-
-
-def test_pools_that_the_cluster_has_no_room_for_are_told(teachers: Teachers, tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, tmp_path, scale=FOUR_POOLS)
-    build = dict.fromkeys(("load", "segment", "embed", "caption", "commit"), lambda before: None)
-    pools = pseudolabel.build_pools(spec, build, {"CPU": 1.0})
-    assert [(pool.name, pool.min, pool.max) for pool in pools][1] == ("segment", 2, 2)
-    assert pseudolabel.shortage(pools, {"CPU": 2.0}) == ""
-    assert pseudolabel.shortage(pools, {"CPU": 1.0}) == "the pools reserve 1.3 CPUs and the cluster has 1"
-
-
-def test_pools_without_a_size_fill_the_cluster(tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, tmp_path, scale=ScaleSpec({"load+segment+embed+caption+commit": PoolSpec(1, None, 2.0)}))
-    build = dict.fromkeys(("load", "segment", "embed", "caption", "commit"), lambda before: None)
-    (pool,) = pseudolabel.build_pools(spec, build, {"CPU": 9.0})
-    assert (pool.min, pool.max) == (4, 4)
 
 
 def test_metrics_reach_prometheus(ray_driver: RayCluster, teachers: Teachers, tmp_path: Path) -> None:

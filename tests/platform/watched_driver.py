@@ -23,11 +23,11 @@ from liftgs.training.trainer import OptimConfig
 from liftgs.training.world import World
 from liftgs_platform import pseudolabel
 from liftgs_platform.job import Job
+from liftgs_platform.label_scale import PoolSpec, ScaleSpec
 from liftgs_platform.learning import ModelSpec
 from liftgs_platform.mixture import CorpusSpec
 from liftgs_platform.monitoring import SweepMetrics
 from liftgs_platform.pretrain import Pretraining, Spec
-from liftgs_platform.pseudolabel import PoolSpec, ScaleSpec
 from liftgs_platform.training import Context, LoopConfig, train
 from liftgs_platform.training_log import RayMetrics
 

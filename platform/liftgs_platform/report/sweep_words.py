@@ -26,13 +26,13 @@ def lead(
     best = best_of(overall)
     if best is not None:
         said = worth(best, rows, f", the highest of {len(overall)} mixes," if len(overall) > 1 else "")
+        undertrained = best.undertrained and not _sound(best, rows)
     elif claims:
         said = "; ".join(f"{better} > {worse}: {verdict}" for better, worse, verdict in claims) + "."
         said = _unquoted(said) if undertrained else said
     else:
         return "No answer: it takes scratch at two ratios of labels or more, and pretrained networks."
-    reserved = warned and not said.startswith("not to be quoted")
-    return opened(said) + (" With reservations, which follow." if reserved else "")
+    return opened(said) + (" With reservations, which follow." if warned and not undertrained else "")
 
 
 def worth(overall: MultiplierRow, rows: Sequence[MultiplierRow], aside: str = "") -> str:
@@ -45,15 +45,20 @@ def worth(overall: MultiplierRow, rows: Sequence[MultiplierRow], aside: str = ""
     """
     if not overall.undertrained:
         return sentence(overall, aside)
-    sound = [row for row in rows if row.mix == overall.mix and row.ratio is not None and not row.undertrained]
+    sound = _sound(overall, rows)
     if not sound:
         return _unquoted(sentence(overall, aside))
-    each = _listed([f"{bounded(row)} at ratio {row.ratio:g}" for row in sound]).replace(" at", " the labels at", 1)
+    of = [f"{bounded(row)}{' the labels' if row is sound[0] else ''} at ratio {row.ratio:g}" for row in sound]
     few, many = (pick(row.seeds for row in sound) for pick in (min, max))
     seeds = f"from {count(many, 'seed') if few == many else f'{few} to {many} seeds'}"
     known = all(math.isfinite(row.low) for row in sound)
     span = f"95 % CI {_listed([interval(row.low, row.high) for row in sound])}, {seeds}" if known else seeds
-    return f"pretraining on {overall.mix}{aside} is worth {each} ({span})."
+    return f"pretraining on {overall.mix}{aside} is worth {_listed(of)} ({span})."
+
+
+def _sound(overall: MultiplierRow, rows: Sequence[MultiplierRow]) -> list[MultiplierRow]:
+    """Its mix at those ratios where scratch is not under-trained."""
+    return [row for row in rows if row.mix == overall.mix and row.ratio is not None and not row.undertrained]
 
 
 def _unquoted(said: str) -> str:
