@@ -8,7 +8,7 @@ from pathlib import Path
 import labelled_corpora
 import torch
 import yaml
-from conftest import ROOT
+from clusters import ROOT
 from test_pretrain import NETWORK
 
 from liftgs.model.liftgs import LiftGS

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tiny
 from chaos_driver import spec_of
-from conftest import RayCluster
+from clusters import RayCluster
 
 from liftgs_platform import pseudolabel
 from liftgs_platform.verify import verify

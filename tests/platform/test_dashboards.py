@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from clusters import ROOT
 
 from liftgs_platform import dashboards
 from liftgs_platform.alerts import ALERTS, Alert

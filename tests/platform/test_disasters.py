@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import s3
 import tiny
-from conftest import RayCluster, start_cluster
+from clusters import RayCluster, start_cluster
 from gateway import Gateway, Trouble
 
 from liftgs.chunks import ChunkingConfig

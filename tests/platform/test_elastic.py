@@ -21,7 +21,7 @@ import tiny_corpora
 import tiny_network
 import torch
 import yaml
-from conftest import RayCluster, start_cluster
+from clusters import RayCluster, start_cluster
 from run_log import learned, starts
 
 from liftgs.model.liftgs import LiftGS

@@ -11,7 +11,7 @@ import labelled_corpora
 import numpy as np
 import pytest
 import torch
-from conftest import RayCluster
+from clusters import RayCluster
 from test_pretrain import NETWORK
 
 from liftgs.model.liftgs import LiftGS

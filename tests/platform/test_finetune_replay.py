@@ -10,7 +10,7 @@ import labelled_corpora
 import pytest
 import tiny_corpora
 import torch
-from conftest import ROOT
+from clusters import ROOT
 from run_log import learned
 from test_pretrain import NETWORK
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, RayCluster
+from clusters import ROOT, RayCluster
 
 from liftgs.sample import decode_sample
 from liftgs_platform import job as launcher

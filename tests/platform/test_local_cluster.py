@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from clusters import ROOT
 
 from liftgs_platform import local_cluster, local_nodes, verify
 from liftgs_platform.local_cluster import ClusterFailed

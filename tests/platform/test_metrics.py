@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from clusters import ROOT
 
 from liftgs_platform import metrics
 from liftgs_platform.label_stages import STAGES, Tally

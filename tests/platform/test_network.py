@@ -24,7 +24,7 @@ import s3fs
 import tiny_corpora
 import tiny_network
 import torch
-from conftest import ROOT, free_port
+from clusters import ROOT, free_port
 from run_log import learned, starts
 
 from liftgs.model.liftgs import LiftGS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import tiny_corpora
-from conftest import ROOT, RayCluster
+from clusters import ROOT, RayCluster
 
 from liftgs.scene import BadInput
 from liftgs_platform import job as launcher

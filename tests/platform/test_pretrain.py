@@ -20,7 +20,7 @@ import pytest
 import tiny_corpora
 import torch
 import yaml
-from conftest import ROOT, RayCluster
+from clusters import ROOT, RayCluster
 from PIL import Image
 from run_log import learned
 

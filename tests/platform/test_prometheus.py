@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, RayCluster, free_port, start_cluster
+from clusters import ROOT, RayCluster, free_port, start_cluster
 
 from liftgs_platform import dashboards
 from liftgs_platform.alerts import ALERTS

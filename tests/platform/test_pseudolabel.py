@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import webdataset
-from conftest import RayCluster
+from clusters import RayCluster
 from PIL import Image
 
 from liftgs.chunks import ChunkingConfig

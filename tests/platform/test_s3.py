@@ -19,7 +19,7 @@ import s3
 import test_shards
 import tiny
 import tiny_corpora
-from conftest import ROOT, start_cluster
+from clusters import ROOT, start_cluster
 
 from liftgs.scene import BadInput
 from liftgs_platform import manifest, pseudolabel, shards, spec, storage

@@ -16,7 +16,7 @@ import pytest
 import s3fs
 import tiny
 import torch
-from conftest import ROOT
+from clusters import ROOT
 from toy_training import LoopConfig, Toy, write_corpora
 
 from liftgs.readers import open_scene

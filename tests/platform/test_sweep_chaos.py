@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_sweep
-from conftest import RayCluster, start_cluster
+from clusters import RayCluster, start_cluster
 
 KILLS = 10
 KINDS = ("driver", "stage", "node")

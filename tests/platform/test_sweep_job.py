@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import small_sweep
 import torch
-from conftest import RayCluster
+from clusters import RayCluster
 
 from liftgs.model.liftgs import LiftGSConfig
 from liftgs_platform import job as launcher
@@ -470,7 +470,7 @@ def test_two_sweeps_at_once_run_what_they_share_once(inputs: Path, tmp_path: Pat
 
 
 def test_help_and_shipped_sweeps_load() -> None:
-    from conftest import ROOT
+    from clusters import ROOT
 
     for preset in sorted((ROOT / "jobs" / "sweeps").glob("*.yaml")):
         spec = specs.load(ROOT / "jobs" / "sweep.yaml", [f"sweeps={preset.stem}"], sweep.Spec)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, RayCluster
+from clusters import ROOT, RayCluster
 
 from liftgs.teachers.clip import load_shipped
 from liftgs.teachers.sam import build_sam

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import toy_training
-from conftest import RayCluster
+from clusters import RayCluster
 from PIL import Image
 from run_log import learned, starts
 from torch import multiprocessing
