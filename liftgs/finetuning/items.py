@@ -186,10 +186,7 @@ def _lifted(sample: Sample, config: LabelledItemConfig) -> tuple[Int[np.ndarray,
 
 def _augment(config: LabelledItemConfig) -> AugmentConfig:
     """Without mirrors, where there are expressions."""
-    augment = config.augment
-    if config.task == "instances":
-        return augment
-    return AugmentConfig(augment.rotate, False, augment.scale, augment.colour)
+    return replace(config.augment, flip=config.augment.flip and config.task == "instances")
 
 
 def majority(instances: Int[Tensor, " p"], of_point: Int[Tensor, " p"], voxels: int) -> Int[Tensor, " n"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,8 @@ class ItemConfig:
             as a class name does. 1 gives each its own, as in the paper. Nothing to captions.
         only_seen: leave out points that no view taken looks at, which learn nothing this time. Saves work where chunks
             are much wider than a view; the paper keeps the chunk.
-        augment: random changes.
+        augment: random changes. A chunk with a caption that tells left from right is not mirrored, where captions are
+            asked for.
     """
 
     views: int = 1
@@ -158,12 +160,23 @@ def make_item(
         BadInput: a member is broken, or the sample has no labels, or no captions where those are asked for.
     """
     rng = np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
-    change = Change.draw(config.augment, rng)
+    change = Change.draw(_augment(sample, config), rng)
     taken = [sample.views[number] for number in rng.permutation(len(sample.views))[: config.views]]
     views = tuple(_view(view, config, change, rng, encode, names, sample.uri) for view in taken)
     cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
     voxels = change.voxels(cloud, voxel_size_m, sample.uri)
     return Item(key, voxels, views, int(rng.integers(2**63)))
+
+
+_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
+
+
+def _augment(sample: Sample, config: ItemConfig) -> AugmentConfig:
+    """Without mirrors, where they would make captions wrong."""
+    if config.queries == "embeds":
+        return config.augment
+    captions = (caption for view in sample.views if view.segments for caption in view.segments.captions or ())
+    return replace(config.augment, flip=config.augment.flip and not any(map(_SIDES.search, captions)))
 
 
 def _seen(cloud: PointCloud, views: Sequence[View]) -> PointCloud:

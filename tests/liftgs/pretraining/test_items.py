@@ -178,3 +178,14 @@ def test_plain_views_are_asked_for_without_colours() -> None:
     half = replace(config, plain=0.5)
     views = [make_item(captioned, half, 0.05, "room", 3, e, encode_names, NAMES).views[0] for e in range(12)]
     assert {"a chair" in decoded(one.queries) for one in views} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("caption", "signs"),
+    [("a chair on the LEFT", {1.0}), ("the rightmost chair", {1.0}), ("an upright chair", {-1.0, 1.0})],
+)
+def test_a_chunk_whose_captions_tell_left_from_right_is_not_mirrored(caption: str, signs: set[float]) -> None:
+    captioned = room_sample(caption=lambda number: caption if number % 5 == 0 else "a table")
+    config = ItemConfig(views=1, image_px=64, min_area=0.002, queries="captions")
+    worlds = [make_item(captioned, config, 0.05, "room", 3, epoch, encode_names).views[0] for epoch in range(8)]
+    assert {float(torch.linalg.det(view.camera.viewmat[:3, :3]).sign()) for view in worlds} == signs
