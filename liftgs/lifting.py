@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from liftgs.geometry import CloudConfig, project, sees
 from liftgs.sample import Sample, View
@@ -121,14 +121,18 @@ def visible(view: View, xyz: Float[np.ndarray, "n 3"], config: LiftingConfig) ->
     shown = sees(camera, xyz, CloudConfig())
     _, z = project(xyz[shown], camera)
     surface = _at(depth, xyz[shown], camera)
-    shown[shown] = (surface > 0) & (np.abs(z - surface) <= config.slack_m)
+    behind = z - surface
+    nearest = -np.inf if view.depth is None else -config.slack_m  # nothing of a cloud is before itself
+    shown[shown] = (surface > 0) & (behind >= nearest) & (behind <= config.slack_m)
     return shown
 
 
 def own_depth(xyz: Float[np.ndarray, "n 3"], camera: Camera, point_size_m: float) -> Float32[np.ndarray, "h w"]:
     """Z-depth of a cloud whose points are squares that face the camera; metres, 0 = none.
 
-    A small image, so that points, which have gaps between them, make a surface without holes.
+    A small image, so that points, which have gaps between them, make a surface without holes. Squares reach over what
+    lies around them, and a floor seen from low moves on within a pixel: in the end each pixel gets the farthest depth
+    within two pixels, else the near end of a floor would hide what is just behind it.
     """
     scale = _OWN_DEPTH_PX / max(camera.width, camera.height)
     small = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
@@ -144,7 +148,7 @@ def own_depth(xyz: Float[np.ndarray, "n 3"], camera: Camera, point_size_m: float
             here = (reach >= max(abs(dx), abs(dy))) & (column >= 0) & (column < small.width)
             here &= (row >= 0) & (row < small.height)
             np.minimum.at(depth, (row[here], column[here]), z[here])
-    return np.where(np.isfinite(depth), depth, np.float32(0))
+    return ndimage.grey_dilation(np.where(np.isfinite(depth), depth, np.float32(0)), size=5)
 
 
 def pool(sightings: Sightings) -> Float32[np.ndarray, "n f"]:

@@ -9,8 +9,9 @@ import pytest
 from labelled_room import room_sample
 from scipy.spatial.transform import Rotation
 
+from liftgs.geometry import CloudConfig, sees
 from liftgs.labels import SegmentMap
-from liftgs.lifting import HIDDEN, UNLABELLED, LiftedInstances, LiftingConfig, Sightings, merge, pool, sight
+from liftgs.lifting import HIDDEN, UNLABELLED, LiftedInstances, LiftingConfig, Sightings, merge, pool, sight, visible
 from liftgs.sample import Sample, decode_sample, encode_camera, encode_chunk, encode_cloud, encode_depth
 from liftgs.scene import BadInput, Camera, Chunk, Frame, LoadedChunk, PointCloud
 
@@ -49,6 +50,26 @@ def test_what_is_behind_a_wall_gets_nothing(depth: bool) -> None:
 
 def test_a_point_that_hangs_before_the_measured_surface_is_not_what_the_photo_shows_there() -> None:
     assert sight(wall_sample(np.array([[0.3, 0, 1.5]]))).segment[0, 0] == HIDDEN
+
+
+def test_without_depth_a_floor_does_not_hide_itself_and_a_board_hides_the_wall_behind() -> None:
+    rng = np.random.default_rng(0)
+    floor = np.mgrid[-2:2:0.05, 1:1.01:1, 2:9:0.05].reshape(3, -1).T  # y is down: 1 m below the camera
+    board = np.mgrid[-0.6:0.6:0.05, -0.8:0.8:0.05, 3:3.01:1].reshape(3, -1).T
+    wall = np.mgrid[-0.4:0.4:0.05, -0.6:0.6:0.05, 3.4:3.41:1].reshape(3, -1).T
+    (view,) = wall_sample(floor, depth=False).views
+
+    def shown(*parts: np.ndarray) -> list[float]:
+        xyz = np.concatenate(parts) + rng.uniform(-0.01, 0.01, (sum(map(len, parts)), 3))
+        seen, looked_at = visible(view, xyz, LiftingConfig()), sees(view.camera, xyz, CloudConfig())
+        of = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+        return [float(seen[looked_at & (of == part)].mean()) for part in range(len(parts))]
+
+    (of_floor,) = shown(floor)
+    assert of_floor > 0.95
+    of_board, of_wall = shown(board, wall)
+    assert of_board > 0.95
+    assert of_wall == 0
 
 
 def test_an_invalid_depth_shows_nothing(room: Sample) -> None:
