@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
 
+from liftgs.codecs import bad_values
 from liftgs.geometry import CloudConfig, Fusion, project, sees, voxel_reach_m, voxelise
-from liftgs.scene import BadInput, Chunk, Expression, Frame, LoadedChunk, PointCloud, Scene, SceneLabels
+from liftgs.scene import BadInput, Chunk, Expression, Frame, Instance, LoadedChunk, PointCloud, Scene, SceneLabels
 
 _DEFAULT_CLOUD = CloudConfig()
+#: Of fewer objects names may differ by chance.
+_LEAST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def load_chunk(
         scene: where the chunk is from.
         chunk: what to load.
         config: how depth becomes a cloud.
-        expressions: about the scene's instances, from elsewhere; added to those of its labels.
+        expressions: about the scene's instances, from elsewhere; added to those of its labels. One that was made for
+            some frames (Locate 3D's `frames_used`) is left out where others could show a second object of its kind.
 
     Raises:
         NoView: no view of the chunk could be loaded.
@@ -97,7 +102,8 @@ def load_chunk(
     views = set(chunk.view_ids)
     for frame_id in chunk.frame_ids:
         try:
-            frame = scene.load(frame_id)
+            with bad_values(scene.frame_uri(frame_id)):
+                frame = scene.load(frame_id)
             _check_frame(frame, config)
         except BadInput as fault:
             failures.append((frame_id, fault))
@@ -114,7 +120,7 @@ def load_chunk(
     if not len(cloud):
         raise BadInput(chunk.scene_uri, f"chunk {chunk.key}: {_why_empty(own_cloud, frames, config)}")
     labels = _labels(scene, expressions)
-    kept = None if labels is None else _labels_within(labels, cloud)
+    kept = None if labels is None else _labels_within(labels, cloud, chunk)
     return LoadedChunk(chunk, cloud, frames, scene.gravity, kept, failures)
 
 
@@ -181,11 +187,31 @@ def _labels(scene: Scene, expressions: Sequence[Expression]) -> SceneLabels | No
     known = {instance.id for instance in labels.instances}
     if not any(known.issuperset(expression.target.instances) for expression in expressions):
         raise BadInput(scene.uri, f"its labels have none of the targets of its {len(expressions)} expressions")
+    _check_names(scene.uri, labels, expressions)
     return SceneLabels(labels.instances, (*labels.expressions, *expressions))
 
 
-def _labels_within(labels: SceneLabels, cloud: PointCloud) -> SceneLabels:
-    """Instances that own a point of the cloud, and expressions that speak of these only."""
+def _check_names(uri: str, labels: SceneLabels, expressions: Sequence[Expression]) -> None:
+    """Releases of one data set may number objects anew: then no object has the name that the annotations give it."""
+    kinds = {instance.id: instance.kind.lower() for instance in labels.instances}
+    names = {
+        id_: name.replace("_", " ").lower()
+        for expression in expressions
+        if (name := expression.tag("object_name"))
+        for id_ in expression.target.instances
+        if id_ in kinds
+    }
+    if len(names) >= _LEAST_NAMES and not any(kinds[id_] == name for id_, name in names.items()):
+        id_, name = next(iter(names.items()))
+        raise BadInput(
+            uri,
+            f"its annotations call none of {len(names)} objects as the scan does (one is {name!r} to them and "
+            f"{kinds[id_]!r} here): they are of another release",
+        )
+
+
+def _labels_within(labels: SceneLabels, cloud: PointCloud, chunk: Chunk) -> SceneLabels:
+    """Instances that own a point of the cloud, and expressions that speak of these only and are true of the window."""
     present = set() if cloud.instances is None else set(np.unique(cloud.instances).tolist())
     instances = tuple(instance for instance in labels.instances if instance.id in present)
     known = {instance.id for instance in instances}
@@ -193,5 +219,22 @@ def _labels_within(labels: SceneLabels, cloud: PointCloud) -> SceneLabels:
         expression
         for expression in labels.expressions
         if all(known.issuperset(mention.instances) for mention in (expression.target, *expression.anchors))
+        and (_made_for(expression, chunk) or _alone_of_its_kind(expression, instances))
     )
     return SceneLabels(instances, expressions)
+
+
+def _made_for(expression: Expression, chunk: Chunk) -> bool:
+    """Whether the annotator saw all of the window; readers number the frames of a video at the end of their ids."""
+    used = expression.tag("frames_used")
+    if used is None:
+        return True
+    numbers = [int(number) for number in used.split(",") if number]
+    shown = [re.fullmatch(r"frame_(\d{1,9})", frame_id) for frame_id in chunk.frame_ids]
+    return bool(numbers) and all(match and min(numbers) <= int(match[1]) <= max(numbers) for match in shown)
+
+
+def _alone_of_its_kind(expression: Expression, instances: Sequence[Instance]) -> bool:
+    kinds = {instance.id: instance.kind for instance in instances}
+    named = {kinds[id_] for id_ in expression.target.instances}
+    return sum(kind in named for kind in kinds.values()) == len(expression.target.instances)

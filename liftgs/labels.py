@@ -175,11 +175,6 @@ def segment_boxes(semantics: UInt16[np.ndarray, "h w"]) -> Int64[np.ndarray, "s 
     return np.array(boxes, np.int64).reshape(-1, 4)
 
 
-def segment_areas(semantics: UInt16[np.ndarray, "h w"]) -> Int64[np.ndarray, " s"]:
-    """Pixels of each row."""
-    return np.bincount(semantics.ravel(), minlength=1)[1:]
-
-
 def encode_segments(semantics: UInt16[np.ndarray, "h w"]) -> bytes:
     """A 16-bit grey PNG, as PIL or cv2 (IMREAD_UNCHANGED) read it."""
     _check_semantics(semantics)

@@ -7,7 +7,7 @@ output=${1:-sweeps/demo}
 
 # A cluster of its own, in another folder, on other ports, with a token that only this script knows: it neither meets
 # nor disturbs one that runs here already.
-RAY_TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/liftgs-demo-XXXXXX")
+RAY_TMPDIR=$(mktemp -d /tmp/liftgs-demo-XXXXXX)  # the paths of sockets must be short, as those of TMPDIR may not be
 export RAY_TMPDIR
 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')

@@ -9,7 +9,6 @@ Source: apple/ARKitScenes, threedod/README.md and threedod/benchmark_scripts/uti
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,12 @@ def read_annotation(folder: Folder, path: str) -> list[tuple[str, OrientedBox]] 
     Raises:
         BadInput: missing, or not such a file.
     """
+    parsed = folder.json(path)
     try:
-        parsed = json.loads(folder.text(path))
         if parsed.get("skipped"):
             return None
         return [_thing(entry) for entry in parsed["data"]]
-    except BadInput:
-        raise
-    except (KeyError, AttributeError, TypeError, ValueError, RecursionError) as fault:
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as fault:
         raise BadInput(folder.uri_of(path), f"not a 3DOD annotation ({type(fault).__name__}: {fault})") from None
 
 

@@ -20,7 +20,6 @@ name there, but passed and used as camera to device.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -129,11 +128,11 @@ class AseScene(FolderBacked):
     @cached_property
     def _classes(self) -> dict[int, str]:
         """Id -> class name, of things only."""
-        uri = self._folder.uri_of(_CLASSES)
+        parsed = self._folder.json(_CLASSES)
         try:
-            parsed = json.loads(self._folder.text(_CLASSES))
             classes = {int(key): name.replace("_", " ") for key, name in parsed.items() if name not in _NO_THING}
-        except (ValueError, RecursionError, AttributeError) as fault:
+        except (ValueError, AttributeError, TypeError) as fault:
+            uri = self._folder.uri_of(_CLASSES)
             raise BadInput(uri, f'not a JSON object of class names by id, like {{"7": "chair"}} ({fault})') from None
         return {key: name for key, name in classes.items() if key > 0}
 

@@ -15,7 +15,6 @@ Source: https://colmap.github.io/format.html
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,10 +89,8 @@ class ColmapScene(FolderBacked):
         path = self._prefix + _WORLD
         if not self._folder.has(path):
             return "unknown"
-        try:
-            said = json.loads(self._folder.text(path))["gravity"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            said = None
+        world = self._folder.json(path)
+        said = world.get("gravity") if isinstance(world, dict) else None
         if said not in get_args(Gravity):
             raise BadInput(self._folder.uri_of(path), f'is not JSON with "gravity", one of {get_args(Gravity)}')
         return cast(Gravity, said)

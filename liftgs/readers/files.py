@@ -158,6 +158,8 @@ class Folder:
             if fault.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise BadInput(uri, f"cannot be opened ({fault.strerror})") from None
             raise
+        except ValueError as fault:  # a name with a NUL or with half of a character
+            raise BadInput(uri, f"cannot be opened ({fault})") from None
 
     def _refused(self, uri: str, verb: str, fault: PermissionError) -> Exception:
         """A file's own permissions are its fault; a store refuses all files to whoever lacks valid credentials."""
@@ -202,6 +204,12 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
     def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
         runs = [run for run in re.split(r"([0-9]+)", name) if run]
-        return [(0, int(run), "") if run.isdecimal() else (1, 0, run) for run in runs], name
+        return [_by_value(run) if run[0] in "0123456789" else (1, 0, run) for run in runs], name
 
     return sorted(names, key=key)
+
+
+def _by_value(digits: str) -> tuple[int, int, str]:
+    """Sorts as the number does, however long; `int` refuses thousands of digits."""
+    digits = digits.lstrip("0")
+    return 0, len(digits), digits

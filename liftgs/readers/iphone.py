@@ -72,10 +72,16 @@ class Iphone(FolderBacked):
     @cached_property
     def _photos(self) -> dict[str, str] | None:
         """Extracted ones by frame; None if there are none."""
-        if not self._entries.get("rgb"):
-            return None
-        names = self._folder.entries("iphone/rgb")
-        return {m[1]: f"iphone/rgb/{name}" for name in names if (m := re.fullmatch(r"(frame_\d+)\.(?:jpg|png)", name))}
+        return self._extracted("rgb", r"(frame_\d+)\.(?:jpg|png)") or None
+
+    @cached_property
+    def _depth_maps(self) -> dict[str, str]:
+        return self._extracted("depth", r"(frame_\d+)\.png")
+
+    def _extracted(self, kind: str, pattern: str) -> dict[str, str]:
+        """Files by frame. Who extracts makes the folder first, and perhaps comes no further."""
+        names = self._folder.entries(f"iphone/{kind}") if self._entries.get(kind) else ()
+        return {match[1]: f"iphone/{kind}/{name}" for name in names if (match := re.fullmatch(pattern, name))}
 
     @cached_property
     def _ids(self) -> list[str]:
@@ -122,9 +128,10 @@ class Iphone(FolderBacked):
         return decode_photo(self._folder.read(path), self._folder.uri_of(path))
 
     def _depth(self, frame_id: str, number: int) -> Float32[np.ndarray, "h w"]:
-        if not self._entries.get("depth"):
+        path = self._depth_maps.get(frame_id)
+        if path is None and ("depth.bin" in self._entries or not self._depth_maps):
             return self._depths.read(number)
-        path = f"iphone/depth/{frame_id}.png"
+        path = path or f"iphone/depth/{frame_id}.png"
         return decode_depth(self._folder.read(path), self._folder.uri_of(path), 1000.0)
 
 

@@ -90,7 +90,7 @@ class NerfstudioScene(FolderBacked):
 
     @property
     def _has_depth(self) -> bool:
-        return any("depth_file_path" in entry for entry in self._index.frames.values())
+        return any(entry.get("depth_file_path") is not None for entry in self._index.frames.values())
 
     @cached_property
     def _ply(self) -> PointCloud:

@@ -8,6 +8,7 @@ ScanNet++'s own tools, and to the first of equals: scene0217_00 lists all of its
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ class _Group:
 
 
 def with_objects(
-    cloud: PointCloud, folder: Folder, segments_path: str, groups_path: str
+    cloud: PointCloud, folder: Folder, segments_path: str, groups_path: str, no_objects: Collection[str] = ()
 ) -> tuple[PointCloud, tuple[Instance, ...]]:
     """The mesh's vertices with the instance that each belongs to, and the instances.
 
@@ -37,6 +38,7 @@ def with_objects(
         folder: of the scene.
         segments_path: the file with "segIndices".
         groups_path: the file with "segGroups".
+        no_objects: labels, in lower case, of groups that are left out, since they mark something else.
 
     Returns:
         The cloud with `instances`, and the objects in the order of the file; those without a vertex are left out. An
@@ -46,7 +48,7 @@ def with_objects(
         BadInput: files that are not like that, or that do not fit the mesh.
     """
     segment_of_vertex = _segments(folder, segments_path, len(cloud))
-    groups = _groups(folder, groups_path)
+    groups = [group for group in _groups(folder, groups_path) if group.label.strip().lower() not in no_objects]
     if not groups:
         return replace(cloud, instances=np.zeros(len(cloud), np.int32)), ()
     # Objects are sets of whole segments, of which there are far fewer than vertices; so all is worked out on segments.

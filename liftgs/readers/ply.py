@@ -123,8 +123,18 @@ def _cloud(vertices: _Rows, uri: str) -> PointCloud:
     if not {"x", "y", "z"} <= set(names) or colour is None:
         raise BadInput(uri, f"vertices have {', '.join(names)}; needed are x, y, z and red, green, blue")
     xyz = np.stack([vertices[axis].astype(np.float32) for axis in "xyz"], 1)
-    rgb = np.stack([vertices[channel] for channel in colour], 1)
-    if rgb.dtype.kind == "f":  # then colours are in [0, 1]
-        rgb = np.rint(np.nan_to_num(rgb).clip(0, 1) * 255)
+    rgb = _bytes(np.stack([vertices[channel] for channel in colour], 1), uri)
     finite = np.isfinite(xyz).all(1)
-    return PointCloud(xyz[finite], rgb[finite].astype(np.uint8))
+    return PointCloud(xyz[finite], rgb[finite])
+
+
+def _bytes(rgb: np.ndarray, uri: str) -> UInt8[np.ndarray, "n 3"]:
+    """Colours as they are commonly written: 8 or 16 bits, or fractions from 0 to 1 or to 255."""
+    if rgb.dtype.kind == "f":
+        rgb = np.nan_to_num(rgb, posinf=0, neginf=0)
+        return np.rint(rgb.clip(0, 255) if rgb.max(initial=0) > 1 else rgb.clip(0, 1) * 255).astype(np.uint8)
+    if rgb.dtype.itemsize == 2 and rgb.dtype.kind == "u" and rgb.max(initial=0) > 255:
+        rgb = np.rint(rgb / 257)
+    if rgb.min(initial=0) < 0 or rgb.max(initial=0) > 255:
+        raise BadInput(uri, f"colours go from {rgb.min()} to {rgb.max()}, not from 0 to 255")
+    return rgb.astype(np.uint8)

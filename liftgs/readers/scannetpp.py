@@ -38,6 +38,8 @@ from liftgs.scene import BadInput, Frame, Instance, PointCloud, Scene, SceneLabe
 _MESH = "scans/mesh_aligned_0.05.ply"
 _SEGMENTS = "scans/segments.json"
 _OBJECTS = "scans/segments_anno.json"
+#: By these the annotators marked what the scanner saw and is not there, and what they could not take apart.
+_NO_OBJECTS = ("remove", "split")
 #: the world of transforms.json -> that of the mesh, and back: (x, y, z) -> (y, x, -z)
 _NERFSTUDIO_TO_MESH = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
 
@@ -92,7 +94,7 @@ class ScanNetppScene(FolderBacked):
         cloud = read_ply(self._folder, _MESH)
         if not self._folder.has(_OBJECTS):
             return cloud, None
-        return with_objects(cloud, self._folder, _SEGMENTS, _OBJECTS)
+        return with_objects(cloud, self._folder, _SEGMENTS, _OBJECTS, _NO_OBJECTS)
 
 
 class Dslr(FolderBacked):

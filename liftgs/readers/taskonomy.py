@@ -15,7 +15,6 @@ Source: StanfordVL/taskonomy, data/README.md; EPFL-VILAB/omnidata, omnidata_anno
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -112,13 +111,9 @@ class TaskonomyScene(FolderBacked):
         return self._files[domain].get(frame_id) or f"{domain}/{frame_id}_domain_{domain}.{suffix}"
 
     def _info(self, path: str) -> dict[str, Any]:
-        uri = self._folder.uri_of(path)
-        try:
-            info = json.loads(self._folder.text(path))
-        except (ValueError, RecursionError) as fault:
-            raise BadInput(uri, f"not valid JSON ({fault})") from None
+        info = self._folder.json(path)
         if not isinstance(info, dict):
-            raise BadInput(uri, "not a JSON object")
+            raise BadInput(self._folder.uri_of(path), "not a JSON object")
         return info
 
     def _numbers(self, info: dict[str, Any], key: str, count: int, path: str) -> list[float]:

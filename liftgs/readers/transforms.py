@@ -6,6 +6,7 @@ Source: nerfstudio, docs/quickstart/data_conventions.md
 from __future__ import annotations
 
 import math
+import sys
 from functools import cached_property
 from typing import Any
 
@@ -67,12 +68,14 @@ class Transforms:
         """A number of a frame, else of the whole scene, else the default.
 
         Raises:
-            BadInput: it is there, but no number.
+            BadInput: it is there, but no finite number.
         """
         value = entry.get(key, self.meta.get(key, default))
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise BadInput(self.uri, f"{key} is {value!r}, not a number")
-        return value
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise BadInput(self.uri, f"{key} is {str(value)[:80]}, not a finite number")
+        return float(value)
 
     def size(self, entry: dict[str, Any]) -> tuple[int, int]:
         """(width, height) of a frame's photo.
@@ -126,7 +129,7 @@ class Transforms:
         """
         try:
             opengl = np.array(entry["transform_matrix"], np.float64)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             opengl = np.zeros(0)
         if opengl.shape != (4, 4):
             raise BadInput(self.uri, f"frame {entry['file_path']}: transform_matrix is not 4x4 numbers")

@@ -109,6 +109,10 @@ def connect() -> None:
 
     if ray.is_initialized():
         return
+    if os.environ.get("RAY_ADDRESS", "").startswith("http"):
+        raise JobFailed(
+            "RAY_ADDRESS is where jobs are submitted: `ray job submit --working-dir . -- FILE …`; unset it to run here"
+        )
     options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": True}
     uploaded = _uploaded_folder()
     if uploaded is not None and (uploaded / "platform" / "liftgs_platform").is_dir():

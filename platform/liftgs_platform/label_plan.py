@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from liftgs.chunks import ChunkingConfig, plan_chunks
+from liftgs.codecs import bad_values
 from liftgs.readers import ReaderOptions, list_scenes, open_scene
 from liftgs.scene import BadInput, Chunk
 from liftgs_platform.faults import describe
@@ -80,7 +81,8 @@ class Planner:
 
     def _scene(self, uri: str) -> list[Chunk] | BadInput:
         try:
-            return plan_chunks(open_scene(uri, self.reader), self.chunking)
+            with bad_values(uri):
+                return plan_chunks(open_scene(uri, self.reader), self.chunking)
         except BadInput as fault:
             return fault
 

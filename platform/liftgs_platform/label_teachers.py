@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from liftgs_platform import label_stages
+from liftgs_platform import label_stages, storage
 from liftgs_platform.label_stages import LoadConfig, Stage
+from liftgs_platform.shard_plan import plan_filename
 
 if TYPE_CHECKING:  # importing these imports torch, which the processes without a model are spared
     from liftgs.teachers.captions import CaptionConfig
@@ -99,7 +100,16 @@ class BuildCommit:
     plans: Mapping[int, str]
 
     def __call__(self, before: Mapping[str, Stage]) -> Stage:
-        """See `label_pool.StageFactory`."""
+        """See `label_pool.StageFactory`.
+
+        Raises:
+            StorageError: this machine writes elsewhere than the driver, which has put the plan there.
+        """
+        plan = storage.join(self.corpus, plan_filename(0))
+        if not storage.exists(plan):
+            raise storage.StorageError(
+                f"{plan}: this node does not see what the driver wrote there; give s3://, or a folder that all share"
+            )
         return label_stages.Commit(self.corpus, self.plans)
 
 

@@ -104,7 +104,12 @@ def resolve(spec: Spec, uri: Callable[[str], str], name_or_file: Callable[[str],
         annotations=tuple(map(uri, spec.annotations)),
         segment=replace(spec.segment, checkpoint=name_or_file(spec.segment.checkpoint)),
         embed=replace(spec.embed, pretrained=(f"{tag}@" if tag else "") + name_or_file(clip)),
-        caption=replace(spec.caption, vocabulary=name_or_file(spec.caption.vocabulary)),
+        caption=replace(
+            spec.caption,
+            vocabulary=name_or_file(spec.caption.vocabulary),
+            cache=uri(spec.caption.cache) if spec.caption.cache else spec.caption.cache,
+            python=uri(spec.caption.python) if spec.caption.python else "",
+        ),
     )
 
 
@@ -144,7 +149,12 @@ def run(spec: Spec, job: Job) -> None:
 def work(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard], job: Job, run_folder: str) -> None:
     """Label shards on Ray, and note how fast it went."""
     job.connect()
-    preflight.require([*preflight.nodes([spec.source, spec.output, *weights(spec)]), *room_for(spec, plans, todo)])
+    preflight.require(
+        [
+            *preflight.nodes([spec.source, spec.output, *weights(spec), spec.caption.python]),
+            *room_for(spec, plans, todo),
+        ]
+    )
     started = monotonic()
     state, tallies, frames_per_s = label(spec, plans, todo, factories(spec, plans))
     seconds = monotonic() - started

@@ -151,6 +151,58 @@ def test_labels_are_cut_to_what_the_cloud_holds():
     assert load_chunk(unlabelled, plan_chunks(unlabelled)[0]).labels is None
 
 
+def test_an_expression_made_for_some_frames_is_not_told_of_others():
+    class Filmed(Listed):
+        def frame_ids(self):
+            return [frame.id for frame in self._frames]
+
+        def load(self, frame_id):
+            return super().load(self.frame_ids().index(frame_id))
+
+    def told(kinds, *frames):
+        instances = tuple(Instance(i, kind, "", "", (0, 0, 0), (1, 1, 1)) for i, kind in enumerate(kinds, 1))
+        walls = [wall_frame(f"frame_{number:06}", 2 + i, instance=1 + i) for i, number in enumerate(frames)]
+        scene = Filmed(walls, labels=SceneLabels(instances, ()))
+        said = Expression("the chair", Mention((1,), (0, 3), (0, 1)), tags=("frames_used=10,20",))
+        return load_chunk(scene, plan_chunks(scene)[0], expressions=[said]).labels.expressions
+
+    assert told(["chair", "chair"], 10, 15)
+    assert not told(["chair", "chair"], 10, 21)
+    assert told(["chair", "table"], 10, 21)
+
+
+def test_annotations_of_another_release_are_told_by_their_names():
+    def load(*names):
+        instances = tuple(
+            Instance(i, kind, "", "", (0, 0, 0), (1, 1, 1)) for i, kind in enumerate(["tv stand", "b", "c"], 1)
+        )
+        scene = Listed([wall_frame("0", 2, instance=1)], labels=SceneLabels(instances, ()))
+        said = [
+            Expression("x", Mention((i,), (0, 1), (0, 1)), tags=(f"object_name={name}",))
+            for i, name in enumerate(names, 1)
+        ]
+        return load_chunk(scene, plan_chunks(scene)[0], expressions=said)
+
+    assert load("tv_stand", "x", "y").labels.expressions
+    with pytest.raises(BadInput, match=r"call none of 3 objects as the scan does.*'x' to them and 'tv stand' here"):
+        load("x", "y", "z")
+
+
+def test_a_frame_that_is_no_bad_input_but_cannot_be_used_costs_only_itself():
+    class Odd(Listed):
+        def load(self, frame_id):
+            if frame_id == "1":
+                raise OverflowError("int too large to convert to float")
+            return super().load(frame_id)
+
+    scene = Odd([wall_frame("0", 2), wall_frame("1", 2)])
+    loaded = load_chunk(scene, plan_chunks(scene)[0])
+    assert [frame.id for frame in loaded.frames] == ["0"]
+    assert [(frame_id, str(fault)) for frame_id, fault in loaded.failures] == [
+        ("1", f"{scene.frame_uri('1')}: int too large to convert to float")
+    ]
+
+
 def test_expressions_from_elsewhere_are_cut_like_the_scenes_own():
     def expression(text, *mentioned):
         mentions = [Mention((i,), (0, 3), (0, 1)) for i in mentioned]

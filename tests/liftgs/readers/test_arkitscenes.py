@@ -299,9 +299,9 @@ def boxed(**box) -> bytes:
 @pytest.mark.parametrize(
     ("path", "data", "reason"),
     [
-        (f"{VIDEO}_3dod_annotation.json", annotation()[:-30], "not a 3DOD annotation"),
+        (f"{VIDEO}_3dod_annotation.json", annotation()[:-30], "not valid JSON"),
         (f"{VIDEO}_3dod_annotation.json", b"[]", "not a 3DOD annotation"),
-        (f"{VIDEO}_3dod_annotation.json", b"[" * 5000, "not a 3DOD annotation"),
+        (f"{VIDEO}_3dod_annotation.json", b"[" * 5000, "not valid JSON"),
         (f"{VIDEO}_3dod_annotation.json", b'{"skipped": false}', "KeyError: 'data'"),
         (f"{VIDEO}_3dod_annotation.json", annotation(data=[{"label": "chair"}]), "KeyError: 'segments'"),
         (f"{VIDEO}_3dod_annotation.json", boxed(centroid=[0, 0]), "not a 3DOD annotation"),

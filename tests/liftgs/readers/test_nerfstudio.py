@@ -1,6 +1,7 @@
 """nerfstudio: OpenGL axes, global and per-frame intrinsics, lenses, units, clouds."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,8 @@ from box_room import (
 from liftgs.chunks import load_chunk, plan_chunks
 from liftgs.geometry import CloudConfig
 from liftgs.readers import ReaderOptions, open_scene
+from liftgs.readers.files import Folder
+from liftgs.readers.ply import read_ply
 from liftgs.scene import BadInput
 
 IDS = ["images/frame_1.png", "images/frame_2.png", "images/frame_10.png"]
@@ -174,6 +177,34 @@ def test_the_point_cloud_stands_in_for_depth(tmp_path, kind):
     assert_cloud_projects_into_frames(scene)
 
 
+def test_depth_that_is_null_is_no_depth(tmp_path):
+    index = photos_only(ply_file_path="cloud.ply")
+    for entry in index["frames"]:
+        entry["depth_file_path"] = None
+    xyz, rgb = points_on_surfaces(100)
+    write_files(tmp_path, files_of(index) | {"cloud.ply": ply("ascii", xyz, rgb)})
+    assert len(open_scene(str(tmp_path)).cloud()) == len(xyz)
+
+
+@pytest.mark.parametrize(
+    ("kind", "colours", "read"),
+    [
+        ("ushort", [0, 257, 65535], [0, 1, 255]),
+        ("ushort", [0, 128, 255], [0, 128, 255]),
+        ("float", [0, 0.5, 1], [0, 128, 255]),
+        ("float", [0, 64, 255], [0, 64, 255]),
+        ("int", [0, 64, 255], [0, 64, 255]),
+    ],
+)
+def test_colours_of_a_cloud_come_in_several_ranges(tmp_path, kind, colours, read):
+    rows = "\n".join(f"0 0 {row} 0 {value} {value} {value}" for row, value in enumerate(colours))
+    header, _ = ply("ascii", np.ones((3, 3)), np.ones((3, 3), np.uint8)).split(b"end_header\n")
+    data = header.replace(b"uchar red", f"{kind} red".encode())
+    data = data.replace(b"uchar green", f"{kind} green".encode()).replace(b"uchar blue", f"{kind} blue".encode())
+    (tmp_path / "cloud.ply").write_bytes(data + b"end_header\n" + rows.encode())
+    assert read_ply(Folder(str(tmp_path)), "cloud.ply").rgb[:, 0].tolist() == read
+
+
 def test_a_chunk_takes_only_the_points_that_its_views_see(tmp_path):
     xyz, rgb = points_on_surfaces(2000)
     index = photos_only(ply_file_path="cloud.ply")
@@ -196,6 +227,10 @@ def test_a_chunk_takes_only_the_points_that_its_views_see(tmp_path):
         (ply("ascii", np.ones((9, 3)), np.ones((9, 3), np.uint8)).replace(b"uchar red", b"uchar rod"), "needed are x"),
         (ply("ascii", np.ones((9, 3)), np.ones((9, 3), np.uint8)).replace(b"double", b"list"), "not supported"),
         (b"", "empty|not a PLY"),
+        (
+            ply("ascii", np.ones((9, 3)), np.full((9, 3), 300)).replace(b"uchar red", b"int red"),
+            "colours go from 44 to 300",
+        ),
     ],
 )
 def test_a_broken_point_cloud_is_bad_input(tmp_path, data, reason):
@@ -230,7 +265,10 @@ def test_a_broken_index_is_bad_input(tmp_path, data, reason):
         ({"k4": 0.1}, "k4 is not supported"),
         ({"k1": 9.0}, "does not fit"),
         ({"w": 80, "h": 60}, "the photo is 160x120, but the scene's intrinsics are for 80x60"),
-        ({"fl_x": "wide"}, "not a number"),
+        ({"fl_x": "wide"}, "not a finite number"),
+        ({"w": math.nan}, "w is nan, not a finite number"),
+        ({"h": math.inf}, "h is inf, not a finite number"),
+        ({"k1": 10**400}, "k1 is 1000"),
         ({"fl_x": 1e9}, "absurd intrinsics"),
         ({"fl_x": None, "camera_angle_x": 4.0}, "intrinsics are not a finite"),
         ({"fl_x": None}, "no focal length"),

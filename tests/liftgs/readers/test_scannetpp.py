@@ -142,6 +142,14 @@ def test_extracted_depth_is_preferred(tmp_path):
     assert_cloud_projects_into_frames(scene, colour_tolerance=8, share=0.98)
 
 
+def test_folders_that_extraction_left_empty_hide_nothing(tmp_path):
+    files = {path: data for path, data in iphone().items() if "/rgb/" not in path}
+    files["iphone/rgb.mkv"] = video([photo(camera) for camera in CAMERAS])
+    scene = fused(tmp_path, files | {"iphone/rgb/log.txt": b"x", "iphone/depth/log.txt": b"x"})
+    for frame, depth in zip(assert_cameras(scene, IDS), DEPTHS, strict=True):
+        np.testing.assert_allclose(frame.depth, depth, atol=6e-4)
+
+
 @pytest.mark.parametrize(("name", "container"), [("rgb.mkv", "matroska"), ("rgb.mp4", "mp4")])
 def test_the_phones_video_is_decoded_where_photos_were_not_extracted(tmp_path, name, container):
     files = {path: data for path, data in iphone().items() if "/rgb/" not in path}
@@ -180,6 +188,14 @@ def test_a_vertex_belongs_to_the_smaller_object(tmp_path):
     assert (room.id, room.kind, box.id, box.kind) == (4, "room", 9, "box")
     assert np.all(np.array(room.box_min) <= box.box_min)
     assert_cloud_projects_into_frames(scene, colour_tolerance=4)
+
+
+def test_what_annotators_marked_for_removal_is_no_object(tmp_path):
+    marks = [(1, " REMOVE", [15]), (2, "split", [15]), (3, "SPLIT", [20])]
+    write_files(tmp_path, iphone() | scans() | {"scans/segments_anno.json": groups((8, "box", [15, 20]), *marks)})
+    scene = open_scene(str(tmp_path))
+    assert [(instance.id, instance.kind) for instance in scene.labels().instances] == [(9, "box")]
+    assert set(np.unique(scene.cloud().instances)) == {0, 9}
 
 
 def test_without_annotation_there_are_no_labels(tmp_path):

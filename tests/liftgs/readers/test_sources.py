@@ -124,6 +124,7 @@ def test_numbers_sort_by_value():
     assert natural_order(["10", "2", "1"]) == ["1", "2", "10"]
     assert natural_order(["b1", "a10", "a9", "a", "7"]) == ["7", "a", "a9", "a10", "b1"]
     assert natural_order(["01", "1"]) == ["01", "1"]
+    assert natural_order(["9" * 5000, "10", "0"]) == ["0", "10", "9" * 5000]
 
 
 def test_a_refusal_is_a_files_fault_on_a_disk_and_the_credentials_in_a_store(tmp_path, monkeypatch):
