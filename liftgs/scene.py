@@ -35,6 +35,10 @@ class BadInput(ValueError):
         return f"{self.uri}: {self.reason}"
 
 
+class NothingToLearn(BadInput):
+    """A sample that is sound, and holds nothing of what a training asks for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Camera:
     """A posed pinhole camera.

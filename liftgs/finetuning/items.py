@@ -15,7 +15,7 @@ from torch import Tensor
 from liftgs.lifting import merge, sight
 from liftgs.model.voxels import Voxels
 from liftgs.sample import Sample
-from liftgs.scene import BadInput, Expression, SceneLabels
+from liftgs.scene import BadInput, Expression, NothingToLearn, SceneLabels
 from liftgs.tasks.phrases import Encode, class_phrase
 from liftgs.training.augment import AugmentConfig, Change
 from liftgs.training.queries import share_queries
@@ -155,7 +155,7 @@ def make_labelled_item(
     asked = [ask(number, there, rng) for number in range(config.sets)]
     questions = [question for question in asked if question is not None]
     if not questions:
-        raise BadInput(sample.uri, f"holds nothing to ask for by {config.task}")
+        raise NothingToLearn(sample.uri, f"holds nothing to ask for by {config.task}")
     return LabelledItem(key, voxels, instance, tuple(questions), int(rng.integers(2**63)))
 
 

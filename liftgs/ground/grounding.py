@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,8 @@ def _scan(scene: str | Scene | Scan | PointCloud, voxel_size_m: float) -> Scan:
 def _answers(
     candidates: ScoredMasks, seen: SeenScene, config: ProposalConfig
 ) -> list[tuple[float, Bool[np.ndarray, " v"]]]:
-    found = select(candidates, config, seen.points)
+    rows, row = np.unique(candidates.row, return_inverse=True)  # others' masks need no comparison
+    found = select(replace(candidates, row=row, masks=candidates.masks[rows]), config, seen.points)
     return [(float(score), found.masks[row]) for row, score in zip(found.row, found.score, strict=True)]
 
 

@@ -6,6 +6,7 @@ neighbours. A strided or inverse convolution is one gather and one product anywa
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from liftgs.model.sparse_pyramid import Level
+
+#: A layer has the weights of whoever calls it, for as long as the call lasts.
+_BORROWED = threading.Lock()
 
 
 @cache
@@ -40,7 +44,7 @@ def submanifold(
     out_channels, kernel, *_, in_channels = weight.shape
     shared = _tensor(level)
     # Under autocast spconv's functions compute in float16, where gradients of means over many voxels vanish.
-    with torch.autocast("cuda", enabled=False):
+    with _BORROWED, torch.autocast("cuda", enabled=False):
         result = torch.func.functional_call(
             _layer(in_channels, out_channels, kernel), {"weight": weight}, (shared.replace_feature(features.float()),)
         )

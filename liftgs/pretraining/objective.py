@@ -102,7 +102,8 @@ class Objective:
             embeds = torch.cat([a.mask_embeds[0, p] for a, p in zip(answers, proposals, strict=True)])
             channels.append(model.mask_logits(scene, embeds).T)
         counts = [channel.shape[1] for channel in channels]
-        images = iter(raster.composite(torch.cat(channels, 1)).split(counts, dim=2) if channels else ())
+        wide = raster.composite(torch.cat(channels, 1)) if sum(counts) else raster.alpha[..., None][..., :0]
+        images = iter(wide.split(counts, dim=2) if channels else ())
         terms: dict[str, Tensor] = {}
         if config.photometric:
             terms["photometric"] = config.photometric * photometric_loss(next(images), view.photo)

@@ -9,11 +9,14 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import fsspec
 import numpy as np
 from jaxtyping import UInt8
 
+from liftgs.secrecy import blanked
 from liftgs.teachers.captions import CaptionConfig
 
 
@@ -45,7 +48,9 @@ class CaptionCache:
             OSError: the storage fails.
         """
         try:
-            record = json.loads(self._fs.cat_file(self._path(key)))
+            with self._faults():
+                data = self._fs.cat_file(self._path(key))
+            record = json.loads(data)
         except (FileNotFoundError, ValueError, RecursionError):
             return None
         caption = record.get("caption") if isinstance(record, dict) else None
@@ -60,13 +65,24 @@ class CaptionCache:
         data = json.dumps({"caption": caption, "model": model}, sort_keys=True).encode()
         path = self._path(key)
         if "file" not in self._fs.protocol:
-            self._fs.pipe_file(path, data)  # object stores show a PUT whole or not at all
+            with self._faults():
+                self._fs.pipe_file(path, data)  # object stores show a PUT whole or not at all
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         with open(temporary, "wb") as file:
             file.write(data)
         os.replace(temporary, path)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Clients of object stores have exceptions of their own for a store that is down or keys that are missing."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as fault:
+            raise OSError(f"caption.cache {self._root}: {blanked(f'{type(fault).__name__}: {fault}')}") from fault
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key[:2]}/{key}.json"

@@ -110,6 +110,11 @@ class PromptedCaptioner(Captioner):
         image = question.image(self._config.max_side_px)
         key = question_key(self._config, image)
         known = self._cache.get(key) if self._cache else None
+        if known is not None:
+            try:
+                known = clean_caption(known, self._config.max_chars)
+            except BadAnswer:  # to who had other limits it was none
+                known = None
         return key, b"" if known else encode_jpeg(image), known
 
     def _keep(self, key: str, answer: object) -> str:

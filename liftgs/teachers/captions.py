@@ -103,6 +103,10 @@ class CaptionConfig:
         names = get_args(CaptionerName)
         if self.captioner not in names:
             raise ValueError(f"caption.captioner={self.captioner!r} is none of {', '.join(names)}")
+        if min(self.concurrency, self.max_side_px, self.max_chars) < 1:
+            raise ValueError("caption.concurrency, max_side_px and max_chars must be at least 1")
+        if self.timeout_s <= 0 or self.give_up_after_s < 0:
+            raise ValueError("caption.timeout_s must be positive, and give_up_after_s at least 0")
         if self.captioner in ("http", "vllm") and not self.model:
             raise ValueError(f"caption.captioner={self.captioner} needs caption.model, the name of the model to ask")
         if self.captioner == "http" and not self.base_url.startswith(("http://", "https://")):

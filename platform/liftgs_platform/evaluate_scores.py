@@ -80,8 +80,9 @@ class Scores:
     bad: dict[str, str]
 
     def counted(self) -> str:
-        """On how much it was measured: "12 scenes", or "12 scenes in 40 samples"."""
-        return f"{self.scenes} scenes" + (f" in {self.samples} samples" if self.samples != self.scenes else "")
+        """On how much it was measured: "12 scenes", or "12 scenes in 40 windows, each measured by itself"."""
+        windows = f" in {self.samples} windows, each measured by itself" if self.samples != self.scenes else ""
+        return f"{self.scenes} scenes{windows}"
 
     def table(self) -> str:
         """For a terminal: percent, with 95 % intervals; then the gains over the first network."""

@@ -24,7 +24,12 @@ def frames_fault(fault: Exception) -> bool:
 
 def device_is_broken(fault: BaseException) -> bool:
     """Whether this process can no longer use its accelerator (an illegal access, a failed assertion on the device)."""
-    return _raised_by_torch(fault, "AcceleratorError") and not _raised_by_torch(fault, "OutOfMemoryError")
+    cause: BaseException | None = fault
+    while cause is not None:  # a captioner wraps what its engine raises
+        if _raised_by_torch(cause, "AcceleratorError") and not _raised_by_torch(cause, "OutOfMemoryError"):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def describe(fault: BaseException, uri: str) -> tuple[str, str, str]:

@@ -47,12 +47,13 @@ class Toll:
         for index in committed(corpus, newest.keys() - {shard.index for shard in todo}):
             self.add(index.quarantine)
 
-    def add(self, rows: Iterable[QuarantineRow]) -> None:
-        """Count a shard's losses.
+    def add(self, rows: Iterable[QuarantineRow]) -> int:
+        """Count a shard's losses, in frames.
 
         Raises:
             JobFailed: there are more than `max_quarantine_rate` allows.
         """
+        before = self.lost
         for row in rows:
             frames = 1 if row["frame"] is not None else self.views.get((row["scene"], row["chunk"] or 0), 1)
             self.lost += frames
@@ -63,6 +64,7 @@ class Toll:
                 f"{self.max_rate:g}; mostly {self.worst()}. What is committed "
                 "stays: mend the source and submit with retry=true, or allow more"
             )
+        return self.lost - before
 
     def worst(self, count: int = 3) -> str:
         """The most frequent reasons, in a line."""

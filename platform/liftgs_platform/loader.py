@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from liftgs.sample import Sample
-from liftgs.scene import BadInput
+from liftgs.scene import BadInput, NothingToLearn
 from liftgs_platform.mixture import Draw, Mixture
 
 T = TypeVar("T")
@@ -97,13 +97,17 @@ class Loader(Generic[T]):
 
 
 class BadSamples:
-    """Counts samples that could not be used, and stops the run when they are too many."""
+    """Counts samples that could not be used, and stops the run when they are too many.
+
+    Of those that hold nothing to learn there may be any number, as long as some do.
+    """
 
     def __init__(self, max_rate: float, count: int = 0):
         """`count`: of those before the run was resumed."""
         self.max_rate, self.count = max_rate, count
         self._reasons: Counter[str] = Counter()
         self._told: set[tuple[int, int]] = set()
+        self._idle = 0
 
     def add(self, bad: Iterable[Loaded[Any]], positions: int) -> list[BadInput]:
         """Count those of a batch.
@@ -121,6 +125,11 @@ class BadSamples:
         news = []
         for one in bad:
             if one.bad is None:
+                continue
+            if isinstance(one.bad, NothingToLearn):
+                self._idle += 1
+                if self._idle == positions > FEW_SAMPLES:
+                    raise TooManyBadSamples(f"none of the first {positions} samples is of use; the last: {one.bad}")
                 continue
             self.count += 1
             self._reasons[one.bad.reason] += 1

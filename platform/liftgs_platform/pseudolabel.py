@@ -23,7 +23,7 @@ from liftgs_platform import manifest, preflight, shards, storage
 from liftgs_platform import spec as specs
 from liftgs_platform.forecast import of_labelling
 from liftgs_platform.job import Job, JobFailed
-from liftgs_platform.label_plan import Planner, frames_of
+from liftgs_platform.label_plan import Planner, frames_of, unplanned_scenes
 from liftgs_platform.label_scale import ScaleSpec, build_pools, shortage
 from liftgs_platform.label_stages import STAGES, LoadConfig, Stage, Tally, run_in_process
 from liftgs_platform.label_teachers import BuildCaption, BuildCommit, BuildEmbed, BuildLoad, BuildSegment
@@ -357,8 +357,7 @@ def label(
             for result in label_pool.results(label_pool.pipeline(todo, pools, ledger)):
                 if result.failure is not None:
                     raise JobFailed(str(result.failure))
-                progress.advance(frames[result.shard], len(result.quarantine))
-                toll.add(result.quarantine)
+                progress.advance(frames[result.shard], toll.add(result.quarantine))
         except ray.exceptions.RayError as error:
             raise JobFailed(label_pool.obituary(error, ledger)) from error
     with suppress(ray.exceptions.RayError):  # all is committed: what is told of it may be a moment old
@@ -371,7 +370,7 @@ def forecast(spec: Spec, plans: Sequence[Plan], todo: Sequence[PlannedShard]) ->
     planned = [shard for plan in plans for shard in plan.shards]
     chunks = [chunk for shard in planned for chunk in shard.chunks]
     frames = frames_of(todo)
-    lost = sum(len(plan.quarantine) for plan in plans)
+    lost = len(unplanned_scenes(plans))
     lines = {
         "source": spec.source,
         "corpus": spec.output,

@@ -90,8 +90,13 @@ def orphans(corpus: str, older_than_s: float = ORPHANED_AFTER_S) -> list[str]:
 
     A resubmitted job overwrites such tars by itself. Younger files are left alone, since a running job may be about to
     commit them.
+
+    Raises:
+        FileNotFoundError: there is no corpus.
     """
     files = _listing(corpus)
+    if not files.keys() & {manifest.MANIFEST, plan_filename(0)}:
+        raise FileNotFoundError(f"{corpus}: no corpus here (no {plan_filename(0)})")
     names = [name for name in files if storage.TEMPORARY.fullmatch(name.rpartition("/")[2])]
     names += [name for name in files if _is_orphan_tar(name, files)]
     found = []

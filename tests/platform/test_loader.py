@@ -11,7 +11,7 @@ import pytest
 import tiny_corpora
 
 from liftgs.sample import Sample
-from liftgs.scene import BadInput
+from liftgs.scene import BadInput, NothingToLearn
 from liftgs_platform.loader import FEW_SAMPLES, BadSamples, Loaded, Loader, TooManyBadSamples
 from liftgs_platform.mixture import CorpusSpec, Draw, Mixture
 
@@ -139,3 +139,15 @@ def test_a_handful_of_bad_samples_is_forgiven_and_counts_survive_a_resumption() 
     toll.add(bad, 1)
     with pytest.raises(TooManyBadSamples):
         toll.add(bad, 1)
+
+
+def test_samples_that_hold_nothing_to_learn_are_no_fault_unless_all_are_such() -> None:
+    draw = Draw(0, 0, 0, 0)
+    idle = [Loaded(draw, None, NothingToLearn("c#0", "holds no expression"))] * FEW_SAMPLES
+    toll = BadSamples(max_rate=0.0)
+    assert toll.add(idle, 2 * FEW_SAMPLES) == []
+    assert toll.count == 0
+    with pytest.raises(
+        TooManyBadSamples, match=f"none of the first {FEW_SAMPLES + 1} samples is of use; .*no expression"
+    ):
+        BadSamples(max_rate=0.0).add([*idle, idle[0]], FEW_SAMPLES + 1)

@@ -312,6 +312,15 @@ def test_the_verify_command(corpus: Path, command: Callable[..., tuple[int, str]
     assert f"{corpus}: 1 fault\n" in text
 
 
+def test_gc_touches_nothing_where_no_corpus_is(tmp_path: Path, command: Callable[..., tuple[int, str]]):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "000001.tar").write_bytes(b"somebody's")
+    assert command("gc", str(tmp_path), "--older-than-s", "0", "--delete")[0] != 0
+    with pytest.raises(FileNotFoundError, match="no corpus here"):
+        orphans(str(tmp_path), older_than_s=0)
+    assert (tmp_path / "shards" / "000001.tar").exists()
+
+
 def test_the_gc_command_lists_and_deletes_only_when_told(
     corpus: Path, littered: list[str], command: Callable[..., tuple[int, str]]
 ):

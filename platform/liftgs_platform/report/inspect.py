@@ -130,9 +130,9 @@ def _charts(census: Census) -> list[dict[str, Any]]:
     return [
         _chart(
             "Mask size (pixels at 512×512)",
-            np.histogram(census.mask_areas, [*MASK_BINS_PX, np.inf])[0],
-            [f"{int(edge)} to {int(edge) * 2}" for edge in MASK_BINS_PX],
-            [f"2{_superscript(i + 6)}" for i in range(len(MASK_BINS_PX))],
+            np.histogram(census.mask_areas, [0, *MASK_BINS_PX, np.inf])[0],
+            [f"under {int(MASK_BINS_PX[0])}", *(f"{int(edge)} to {int(edge) * 2}" for edge in MASK_BINS_PX)],
+            ["", *(f"2{_superscript(i + 6)}" for i in range(len(MASK_BINS_PX)))],
             f"{len(census.mask_areas):,} masks of {census.views:,} views; median "
             f"{int(np.median(census.mask_areas)):,} px",
         ),

@@ -114,6 +114,10 @@ def test_a_view_without_segments_teaches_no_match_and_colours(item: Item) -> Non
     assert "mask" not in alone.terms
     ground = Objective(ObjectiveConfig(photometric=0, features=0))(network(), [Item("k", item.voxels, (nothing,))])
     assert ground.terms.keys() == {"token"}  # and nothing is rendered
+    unlabelled = dataclasses.replace(nothing, embeds=view.embeds[:0])
+    features = Objective(ObjectiveConfig(photometric=0))(network(), [Item("k", item.voxels, (unlabelled, view))])
+    features.total.backward()
+    assert torch.isfinite(features.total)
 
 
 def test_losses_and_matching_are_in_float32_whatever_autocast_says(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:

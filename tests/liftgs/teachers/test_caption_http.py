@@ -250,8 +250,10 @@ def test_second_run_asks_nothing(tmp_path):
         assert captions_of(server, cache=str(tmp_path / "cache")) == first
         asked = len(server.requests)
         captions_of(server, cache=str(tmp_path / "cache"), model="other-vlm")
+        with pytest.raises(CaptionRefused):  # as if nobody had asked yet
+            captions_of(server, cache=str(tmp_path / "cache"), max_chars=3)
     assert asked == 3
-    assert len(server.requests) == 6
+    assert len(server.requests) == 9
     # Nor does one whose endpoint is gone.
     assert captions_of(server, cache=str(tmp_path / "cache")) == first
 

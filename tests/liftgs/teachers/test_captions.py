@@ -60,6 +60,21 @@ def test_cache_returns_what_was_put_and_survives_damage(url, tmp_path):
     assert cache.get(key) == "again"
 
 
+def test_a_store_that_fails_is_the_machines_fault(monkeypatch):
+    """An object store's client says so with exceptions of its own, which would otherwise be a photo's fault."""
+    cache = CaptionCache("memory://captions")
+
+    def refuse(*args):
+        raise LookupError("unable to locate credentials")
+
+    monkeypatch.setattr(type(cache._fs), "cat_file", refuse)
+    monkeypatch.setattr(type(cache._fs), "pipe_file", refuse)
+    with pytest.raises(OSError, match=r"caption\.cache .*unable to locate credentials"):
+        cache.get("ab12")
+    with pytest.raises(OSError, match=r"caption\.cache"):
+        cache.put("ab12", "a chair", "m")
+
+
 def test_a_cached_caption_names_no_secret_and_no_place(tmp_path):
     CaptionCache(str(tmp_path)).put("ab12", "a chair", "m")
     assert json.loads((tmp_path / "ab" / "ab12.json").read_text()) == {"caption": "a chair", "model": "m"}
@@ -95,6 +110,8 @@ def test_served_and_in_process_models_share_a_cache():
         ({"captioner": "vllm"}, "caption.model"),
         ({"captioner": "http", "model": "m"}, "caption.base_url"),
         ({"captioner": "http", "model": "m", "base_url": "host:8000"}, "caption.base_url"),
+        ({"concurrency": 0}, "caption.concurrency"),
+        ({"timeout_s": 0.0}, "caption.timeout_s"),
     ],
 )
 def test_config_that_cannot_work_says_what_is_missing(settings, message):

@@ -87,6 +87,13 @@ def test_mask_sizes_are_told_at_512(tmp_path: Path) -> None:
     assert census.masks_per_view == [2] * 6
 
 
+def test_small_masks_are_drawn_too() -> None:
+    census = inspect.Census()
+    census.mask_areas, census.masks_per_view, census.views = [10] * 99, [99], 1
+    sizes, _ = inspect._charts(census)
+    assert [bar["count"] for bar in sizes["bars"]] == [99] + [0] * len(inspect.MASK_BINS_PX)
+
+
 def test_the_command_writes_the_page_and_says_where(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "rooms")
     result = CliRunner().invoke(cli.build(), ["inspect", corpus, "--output", str(tmp_path / "page.html")])
