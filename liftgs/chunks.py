@@ -14,8 +14,6 @@ from liftgs.geometry import CloudConfig, Fusion, project, sees, voxel_reach_m, v
 from liftgs.scene import BadInput, Chunk, Expression, Frame, Instance, LoadedChunk, PointCloud, Scene, SceneLabels
 
 _DEFAULT_CLOUD = CloudConfig()
-#: Of fewer objects names may differ by chance.
-_LEAST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -187,27 +185,7 @@ def _labels(scene: Scene, expressions: Sequence[Expression]) -> SceneLabels | No
     known = {instance.id for instance in labels.instances}
     if not any(known.issuperset(expression.target.instances) for expression in expressions):
         raise BadInput(scene.uri, f"its labels have none of the targets of its {len(expressions)} expressions")
-    _check_names(scene.uri, labels, expressions)
     return SceneLabels(labels.instances, (*labels.expressions, *expressions))
-
-
-def _check_names(uri: str, labels: SceneLabels, expressions: Sequence[Expression]) -> None:
-    """Releases of one data set may number objects anew: then no object has the name that the annotations give it."""
-    kinds = {instance.id: instance.kind.lower() for instance in labels.instances}
-    names = {
-        id_: name.replace("_", " ").lower()
-        for expression in expressions
-        if (name := expression.tag("object_name"))
-        for id_ in expression.target.instances
-        if id_ in kinds
-    }
-    if len(names) >= _LEAST_NAMES and not any(kinds[id_] == name for id_, name in names.items()):
-        id_, name = next(iter(names.items()))
-        raise BadInput(
-            uri,
-            f"its annotations call none of {len(names)} objects as the scan does (one is {name!r} to them and "
-            f"{kinds[id_]!r} here): they are of another release",
-        )
 
 
 def _labels_within(labels: SceneLabels, cloud: PointCloud, chunk: Chunk) -> SceneLabels:

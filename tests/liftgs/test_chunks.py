@@ -171,23 +171,6 @@ def test_an_expression_made_for_some_frames_is_not_told_of_others():
     assert told(["chair", "table"], 10, 21)
 
 
-def test_annotations_of_another_release_are_told_by_their_names():
-    def load(*names):
-        instances = tuple(
-            Instance(i, kind, "", "", (0, 0, 0), (1, 1, 1)) for i, kind in enumerate(["tv stand", "b", "c"], 1)
-        )
-        scene = Listed([wall_frame("0", 2, instance=1)], labels=SceneLabels(instances, ()))
-        said = [
-            Expression("x", Mention((i,), (0, 1), (0, 1)), tags=(f"object_name={name}",))
-            for i, name in enumerate(names, 1)
-        ]
-        return load_chunk(scene, plan_chunks(scene)[0], expressions=said)
-
-    assert load("tv_stand", "x", "y").labels.expressions
-    with pytest.raises(BadInput, match=r"call none of 3 objects as the scan does.*'x' to them and 'tv stand' here"):
-        load("x", "y", "z")
-
-
 def test_a_frame_that_is_no_bad_input_but_cannot_be_used_costs_only_itself():
     class Odd(Listed):
         def load(self, frame_id):
