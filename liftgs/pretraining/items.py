@@ -24,6 +24,8 @@ from liftgs.tasks.phrases import Encode, without_colours
 from liftgs.training.augment import AugmentConfig, Change
 from liftgs.training.queries import share_queries
 
+_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class ItemConfig:
@@ -166,9 +168,6 @@ def make_item(
     cloud = _seen(sample.cloud, taken) if config.only_seen else sample.cloud
     voxels = change.voxels(cloud, voxel_size_m, sample.uri)
     return Item(key, voxels, views, int(rng.integers(2**63)))
-
-
-_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 
 
 def _augment(sample: Sample, config: ItemConfig) -> AugmentConfig:

@@ -76,6 +76,7 @@ class Iphone(FolderBacked):
 
     @cached_property
     def _depth_maps(self) -> dict[str, str]:
+        """Extracted ones by frame."""
         return self._extracted("depth", r"(frame_\d+)\.png")
 
     def _extracted(self, kind: str, pattern: str) -> dict[str, str]:
@@ -128,10 +129,10 @@ class Iphone(FolderBacked):
         return decode_photo(self._folder.read(path), self._folder.uri_of(path))
 
     def _depth(self, frame_id: str, number: int) -> Float32[np.ndarray, "h w"]:
-        path = self._depth_maps.get(frame_id)
-        if path is None and ("depth.bin" in self._entries or not self._depth_maps):
+        extracted = frame_id in self._depth_maps or (self._depth_maps and "depth.bin" not in self._entries)
+        if not extracted:
             return self._depths.read(number)
-        path = path or f"iphone/depth/{frame_id}.png"
+        path = f"iphone/depth/{frame_id}.png"
         return decode_depth(self._folder.read(path), self._folder.uri_of(path), 1000.0)
 
 

@@ -99,7 +99,7 @@ class Loader(Generic[T]):
 class BadSamples:
     """Counts samples that could not be used, and stops the run when they are too many.
 
-    Of those that hold nothing to learn there may be any number, as long as some do.
+    Of those that hold nothing to learn there may be any number, as long as some do; the first of them is told.
     """
 
     def __init__(self, max_rate: float, count: int = 0):
@@ -122,12 +122,13 @@ class BadSamples:
         Raises:
             TooManyBadSamples: there are more than `max_rate` of all positions so far, and more than `FEW_SAMPLES`.
         """
-        news = []
+        news: list[BadInput] = []
         for one in bad:
             if one.bad is None:
                 continue
             if isinstance(one.bad, NothingToLearn):
                 self._idle += 1
+                news += [one.bad] if self._idle == 1 else []
                 if self._idle == positions > FEW_SAMPLES:
                     raise TooManyBadSamples(f"none of the first {positions} samples is of use; the last: {one.bad}")
                 continue

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+from liftgs_platform import finetune, pretrain
 from liftgs_platform import spec as job_specs
 from liftgs_platform.label_scale import PoolSpec
 from liftgs_platform.pseudolabel import Spec
@@ -82,7 +83,12 @@ def test_an_actor_of_every_pool_fits_on_some_node(spec: str, scale: str) -> None
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_training_worker_fits_on_a_gpu_node(spec: str) -> None:
-    assert any(node.holds(WorkerConfig().cpus, 1) for node in node_types(spec))
+    jobs = ROOT / "jobs"
+    pretraining = job_specs.load(jobs / "pretrain.yaml", ["model=base"], pretrain.Spec).worker
+    finetuning = job_specs.load(jobs / "finetune.yaml", ["finetuning=base", "model.start="], finetune.Spec).worker
+    assert pretraining.gpus == finetuning.gpus == 1
+    for worker in (WorkerConfig(gpus=1), pretraining, finetuning):
+        assert any(node.holds(worker.cpus, worker.gpus) for node in node_types(spec))
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -10,11 +10,14 @@ import yaml
 from clusters import ROOT, RayCluster
 
 from liftgs.sample import decode_sample
+from liftgs_platform import finetune, pseudolabel, spec_help
 from liftgs_platform import job as launcher
-from liftgs_platform import pseudolabel, spec_help
+from liftgs_platform import spec as specs
+from liftgs_platform.label_teachers import BuildCommit
 from liftgs_platform.pseudolabel import Spec
 from liftgs_platform.reader import CorpusReader
 from liftgs_platform.spec import SpecError
+from liftgs_platform.storage import StorageError
 
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 
@@ -93,6 +96,33 @@ def test_relative_paths_are_the_shells_own(tmp_path: Path, monkeypatch: pytest.M
     assert launcher.resolve("procedural:apartments?scenes=2") == "procedural:apartments?scenes=2"
     assert launcher.resolve_if_file("weights.pth") == str(tmp_path / "weights.pth")
     assert launcher.resolve_if_file("tiny") == "tiny"
+
+
+def test_paths_of_the_captioner_are_the_shells_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["caption.cache=answers", "caption.python=envs/vllm/bin/python"]
+    spec = pseudolabel.resolve(
+        specs.load(ROOT / "jobs" / "pseudolabel.yaml", settings, Spec), launcher.resolve, launcher.resolve_if_file
+    )
+    assert (spec.caption.cache, spec.caption.python) == (f"{tmp_path}/answers", f"{tmp_path}/envs/vllm/bin/python")
+
+
+def test_the_address_for_submissions_is_not_one_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with pytest.raises(launcher.JobFailed, match="is where jobs are submitted"):
+        launcher.connect()
+
+
+def test_only_the_small_network_starts_from_the_one_that_ships() -> None:
+    file = ROOT / "jobs" / "finetune.yaml"
+    assert specs.load(file, [], finetune.Spec).model.start == "tiny"
+    assert specs.load(file, ["finetuning=base"], finetune.Spec).model.start == "", "which would win over its config"
+
+
+def test_a_node_that_writes_elsewhere_than_the_driver_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"plan\.jsonl: this node does not see what the driver wrote there; give s3"):
+        BuildCommit(str(tmp_path), {})({})
 
 
 def test_relative_paths_are_refused_where_they_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,8 @@ def test_samples_that_hold_nothing_to_learn_are_no_fault_unless_all_are_such() -
     draw = Draw(0, 0, 0, 0)
     idle = [Loaded(draw, None, NothingToLearn("c#0", "holds no expression"))] * FEW_SAMPLES
     toll = BadSamples(max_rate=0.0)
-    assert toll.add(idle, 2 * FEW_SAMPLES) == []
+    assert [str(told) for told in toll.add(idle, 2 * FEW_SAMPLES)] == ["c#0: holds no expression"]
+    assert toll.add(idle, 4 * FEW_SAMPLES) == []
     assert toll.count == 0
     with pytest.raises(
         TooManyBadSamples, match=f"none of the first {FEW_SAMPLES + 1} samples is of use; .*no expression"
